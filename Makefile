@@ -1,0 +1,63 @@
+# The front door. `make help` lists what there is.
+
+PYTHON ?= python3
+CORPUS ?= demo
+NAME ?=
+PRESET ?= default
+SEED ?= 0
+SEEDS ?= 3
+EPOCHS ?= 20
+RANGE ?= 1,5
+JOBS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+ASKED := --corpus '$(CORPUS)' --preset '$(PRESET)' --seed '$(SEED)' --seeds '$(SEEDS)' --epochs '$(EPOCHS)' \
+         --range '$(RANGE)' $(if $(NAME),--name '$(NAME)') $(if $(JOBS),--jobs '$(JOBS)')
+# One thread a process: jobs run side by side, and sums come out the same every time.
+export OMP_NUM_THREADS = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install report check explore test lint notebooks picture clean
+
+help: ## list every target
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables of report: CORPUS=$(CORPUS) NAME=(after the corpus) PRESET=$(PRESET) SEED=$(SEED) SEEDS=$(SEEDS) EPOCHS=$(EPOCHS) RANGE=$(RANGE) JOBS=(all cores)"
+
+# The stamp comes last, so that a cut-off installation is done again.
+$(INSTALLED): requirements.lock pyproject.toml
+	@rm -f $@
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed; {sys.executable} is {sys.version}. Give another: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+install: $(INSTALLED) ## make .venv and install the pinned packages
+
+report: $(INSTALLED) ## corpus -> trained models, tables, figures and the report, in reports/NAME
+	@exec $(BIN)/valence report --stop-with-parent $(ASKED)
+
+check: $(INSTALLED) ## read a corpus and print what is in it, without training anything
+	@$(BIN)/valence check '$(CORPUS)' --range '$(RANGE)'
+
+explore: $(INSTALLED) ## open JupyterLab on notebooks/explore.ipynb
+	$(BIN)/jupyter lab notebooks/explore.ipynb
+
+SMALL := --corpus demo --name small --clips-per-speaker 12 --epochs 4 --seeds 1
+
+test: $(INSTALLED) ## the tests, then the committed notebooks with nbval
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
+	$(BIN)/valence report $(SMALL)
+	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg -p no:cacheprovider notebooks
+
+lint: $(INSTALLED) ## ruff (lint and format) and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+notebooks: $(INSTALLED) ## execute the committed notebooks again, on the small profile
+	$(BIN)/python -m valence_lib.committed
+
+clean: ## remove all reports and stored features
+	find reports -mindepth 1 -maxdepth 1 ! -name README.md ! -name '*.png' -exec rm -rf {} +

@@ -1,0 +1,112 @@
+"""The architecture figure and the list of layers, both drawn from live modules."""
+
+import pytest
+import torch
+from torch import nn
+
+from valence_lib import architecture
+from valence_lib.errors import SettingsError
+from valence_lib.models import MODELS, build_model
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+class Stub(nn.Module):
+    """Has what real models have: a packed LSTM, a shared dropout, pooling over time, a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 4, (3, 5), padding=(0, 2)), nn.ReLU(), nn.MaxPool2d(2))
+        self.dropout = nn.Dropout(0.25)
+        self.lstm = nn.LSTM(4 * 8, 100, num_layers=2, bidirectional=True, batch_first=True)
+        self.linear = nn.Linear(200, 1)
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, log_mel: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        maps = self.dropout(self.body(log_mel[:, None]))
+        frames = maps.transpose(1, 2).flatten(2)
+        packed = nn.utils.rnn.pack_padded_sequence(frames, (lengths - 2) // 2, batch_first=True)
+        outputs, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+        return self.linear(self.dropout(outputs.mean(1)))[:, 0] * self.scale.sum()
+
+
+def test_layers_are_those_of_the_live_module_with_symbolic_frames():
+    rows = architecture.describe_layers(Stub(), 16)
+    assert [(row.name, row.kind, row.detail, row.output_shape) for row in rows] == [
+        ("body.0", "Conv2d", "1 → 4 channels, kernel 3 × 5", "4 × T − 2 × 16"),
+        ("body.1", "ReLU", "", "4 × T − 2 × 16"),
+        ("body.2", "MaxPool2d", "window 2, stride 2", "4 × T/2 − 1 × 8"),
+        ("dropout", "Dropout", "p = 0.25", "4 × T/2 − 1 × 8"),
+        # 100 is here the number of units, not of frames; packed data lie clip after clip.
+        ("lstm", "LSTM", "32 → 100 units, both directions, 2 layers", "T/2 − 1 × 200"),
+        ("dropout", "Dropout", "p = 0.25", "200"),
+        ("linear", "Linear", "200 → 1", "1"),
+        ("", "Stub", "parameters of its own", ""),
+    ]
+    assert [row.parameters for row in rows][-2:] == [201, 3]
+
+
+@pytest.mark.parametrize("model", [Stub(), *(build_model(name, 16) for name in MODELS)])
+def test_parameters_of_the_layers_add_up_to_the_models(model):
+    rows = architecture.describe_layers(model, 16)
+    assert sum(row.parameters for row in rows) == sum(p.numel() for p in model.parameters())
+    drawn = texts(architecture.plot_architecture(model, 16).axes[0])
+    assert any(f"{sum(p.numel() for p in model.parameters()):,} parameters in all" in text for text in drawn)
+
+
+def test_a_layer_called_twice_counts_its_parameters_once():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(16, 16)
+
+        def forward(self, log_mel, lengths):
+            return self.linear(self.linear(log_mel)).mean((1, 2))
+
+    assert [row.parameters for row in architecture.describe_layers(Twice(), 16)] == [16 * 17, 0]
+
+
+@pytest.mark.parametrize("n_mels", [16, 17])
+def test_hooks_and_training_modes_stay_as_they_were_even_after_a_failure(n_mels):
+    model = build_model("CNN", 16).train()
+    model.pooling.eval()
+    modes = [module.training for module in model.modules()]
+    if n_mels == 16:
+        architecture.plot_architecture(model, n_mels)
+    else:
+        with pytest.raises(SettingsError, match="CNN cannot be drawn with n_mels=17: 100 silent frames fail"):
+            architecture.plot_architecture(model, n_mels)
+    assert [module.training for module in model.modules()] == modes
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_architecture_runs_from_the_spectrogram_to_one_valence_with_a_shape_at_each_arrow():
+    drawn = texts(architecture.plot_architecture(build_model("LSTM2", 16), 16).axes[0])
+    assert {"log-mel spectrogram (T × 16)", "valence (1)", "T × 16", "T × 256", "256", "Dropout"} <= set(
+        drawn
+    )
+    # The CNN flattens its maps, which no layer does, between the last pooling and the linear layer.
+    assert "16 × T × 16 → 256" in texts(architecture.plot_architecture(build_model("CNN", 16), 16).axes[0])
+
+
+def test_alt_text_is_one_sentence_on_the_live_module():
+    text = architecture.architecture_alt_text(build_model("CNN", 16), 16)
+    assert text.startswith("CNN as a chain of layers, from a log-mel spectrogram of T frames by 16 bands")
+    assert "Conv2d (1 → 8 channels, kernel 3 × 3), ReLU, MaxPool2d (window 3, stride 1)" in text
+    assert text.endswith("to one valence, 1,505 parameters in all.")
+    assert "\n" not in text
+
+
+def test_a_model_whose_layers_depend_on_the_number_of_frames_is_refused():
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.step = nn.Linear(2, 1)
+
+        def forward(self, log_mel, lengths):
+            return sum(self.step(log_mel[:, i])[:, 0] for i in range(log_mel.shape[1]))
+
+    with pytest.raises(SettingsError, match="calls other layers for other numbers of frames"):
+        architecture.describe_layers(Loop(), 2)

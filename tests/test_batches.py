@@ -1,0 +1,106 @@
+"""Batches: every clip once, like with like, and padding that is zero and little."""
+
+import numpy as np
+import pytest
+import torch
+
+from valence_lib.batches import Batch, in_order_of_length, load, pad, shuffled
+
+LENGTHS = np.random.default_rng(0).integers(1, 200, 1000)
+ROWS = np.random.default_rng(1).permutation(1000)[:777]  # neither all rows, nor in order
+
+
+def _padding(batches):
+    return sum(int((LENGTHS[rows].max() - LENGTHS[rows]).sum()) for rows in batches)
+
+
+def _flat(batches):
+    return [tuple(rows.tolist()) for rows in batches]
+
+
+def test_pad_keeps_the_frames_and_fills_with_zeros():
+    generator = np.random.default_rng(2)
+    clips = [generator.normal(size=(n, 4)).astype(np.float32) for n in (3, 1, 5)]
+    padded, lengths = pad(clips)
+    assert (padded.shape, padded.dtype) == ((3, 5, 4), torch.float32)
+    assert (lengths.tolist(), lengths.dtype) == ([3, 1, 5], torch.int64)
+    for row, clip in enumerate(clips):
+        assert np.array_equal(padded[row, : len(clip)].numpy(), clip)
+        assert not padded[row, len(clip) :].any()
+
+
+def test_pad_takes_read_only_and_transposed_spectrograms():
+    clip = np.arange(6, dtype=np.float32).reshape(2, 3).T
+    clip.flags.writeable = False
+    padded, _ = pad([clip])
+    assert np.array_equal(padded[0].numpy(), clip)
+    padded += 1
+    assert clip[0, 0] == 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 32, 1000])
+def test_in_order_of_length_takes_every_row_once_from_short_to_long(batch_size):
+    batches = in_order_of_length(ROWS, LENGTHS, batch_size)
+    rows = np.concatenate(batches)
+    assert sorted(rows) == sorted(ROWS)
+    assert (np.diff(LENGTHS[rows]) >= 0).all()
+    assert {len(batch) for batch in batches[:-1]} <= {batch_size}
+    assert 1 <= len(batches[-1]) <= batch_size
+    assert _flat(batches) == _flat(in_order_of_length(ROWS, LENGTHS, batch_size))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 32, 1000])
+def test_shuffled_takes_every_row_once_and_has_one_small_batch_at_most(batch_size):
+    batches = shuffled(ROWS, LENGTHS, batch_size, np.random.default_rng(0))
+    assert sorted(np.concatenate(batches)) == sorted(ROWS)
+    sizes = sorted(len(batch) for batch in batches)
+    assert sizes[-1] <= batch_size
+    assert all(size == batch_size for size in sizes[1:])
+
+
+def test_shuffled_wastes_less_padding_than_random_batches():
+    padding = random_padding = 0
+    for seed in range(5):
+        generator = np.random.default_rng(seed)
+        padding += _padding(shuffled(ROWS, LENGTHS, 32, generator))
+        mixed = generator.permutation(ROWS)
+        random_padding += _padding([mixed[start : start + 32] for start in range(0, len(mixed), 32)])
+    assert padding < 0.4 * random_padding
+
+
+def test_the_same_generator_gives_the_same_batches_and_another_epoch_others():
+    def epoch(number):
+        return _flat(shuffled(ROWS, LENGTHS, 32, np.random.default_rng([0, number])))
+
+    assert epoch(1) == epoch(1)
+    assert set(epoch(1)).isdisjoint(epoch(2))
+
+
+def test_length_does_not_fix_the_order_of_the_batches():
+    means = [LENGTHS[rows].mean() for rows in shuffled(ROWS, LENGTHS, 32, np.random.default_rng(0))]
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.6
+
+
+def test_load_reads_each_row_of_each_batch_in_its_place():
+    read = []
+
+    def spectrogram(row):
+        read.append(row)
+        return np.full((LENGTHS[row], 2), row, np.float32)
+
+    batches = in_order_of_length(ROWS[:50], LENGTHS, 8)
+    loaded = load(batches, spectrogram)
+    assert read == []  # nothing is read before it is asked for
+    for rows, batch in zip(batches, loaded, strict=True):
+        assert np.array_equal(batch.rows, rows)
+        assert np.array_equal(batch.lengths.numpy(), LENGTHS[rows])
+        assert np.array_equal(batch.log_mel[:, 0, 0].numpy(), rows)
+    assert sorted(read) == sorted(ROWS[:50])
+    assert {type(row) for row in read} == {int}
+
+
+def test_a_batch_moves_to_a_device_with_its_rows():
+    batch = Batch(np.array([3]), *pad([np.ones((2, 4), np.float32)]))
+    moved = batch.to(torch.device("meta"))
+    assert (moved.log_mel.device.type, moved.lengths.device.type) == ("meta", "meta")
+    assert np.array_equal(moved.rows, [3])

@@ -1,0 +1,246 @@
+"""Models: padding never changes a prediction, the recurrent layer is torch's packed one, sizes by formula."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from valence_lib.errors import SettingsError
+from valence_lib.models import MODELS, RecurrentLayer, build_model, count_parameters, reverse_frames
+
+N_MELS = 16
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def _clips(seed=0, count=12, longest=40):
+    """Clips of random lengths, the first of one frame, at the scale of standardised bands."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, longest, (count,), generator=generator)
+    lengths[0] = 1
+    return [torch.randn(int(n), N_MELS, generator=generator) for n in lengths]
+
+
+def _batch(clips, filler=0.0, extra=0):
+    lengths = torch.tensor([len(clip) for clip in clips])
+    padded = torch.full((len(clips), int(lengths.max()) + extra, clips[0].shape[1]), filler)
+    for row, clip in enumerate(clips):
+        padded[row, : len(clip)] = clip
+    return padded, lengths
+
+
+def _model(name, n_mels=N_MELS):
+    torch.manual_seed(0)
+    return build_model(name, n_mels).eval()
+
+
+@every_model
+@pytest.mark.parametrize("filler", [0.0, 1e3, -1e3])
+@pytest.mark.parametrize("extra", [0, 1, 17])
+def test_padding_never_changes_a_prediction(name, filler, extra):
+    model = _model(name)
+    for seed in range(2):
+        clips = _clips(seed)
+        with torch.no_grad():
+            alone = torch.cat([model(clip[None], torch.tensor([len(clip)])) for clip in clips])
+            together = model(*_batch(clips, filler, extra))
+        torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+        assert together.std() > 1e-3  # the clips do differ in what is predicted of them
+
+
+@every_model
+def test_padding_changes_no_gradient(name):
+    clips = _clips()
+
+    def gradients(filler, extra):
+        model = _model(name)
+        model(*_batch(clips, filler, extra)).square().sum().backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    for ours, padded in zip(gradients(0.0, 0), gradients(1e3, 9), strict=True):
+        torch.testing.assert_close(padded, ours, atol=1e-5, rtol=1e-4)
+
+
+@every_model
+def test_every_frame_of_the_clip_counts(name):
+    # Guards the test above: a model that looked at nothing would pass it.
+    model, (clip,) = _model(name), _clips(count=1, longest=2)
+    clip = clip.repeat(6, 1)
+    with torch.no_grad():
+        before = model(clip[None], torch.tensor([6]))
+        for frame in range(6):
+            changed = clip.clone()
+            changed[frame] += 3
+            assert (model(changed[None], torch.tensor([6])) - before).abs() > 1e-6
+
+
+@every_model
+def test_the_order_of_the_batch_is_the_order_of_the_predictions(name):
+    model, (padded, lengths) = _model(name), _batch(_clips())
+    order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        straight, mixed = model(padded, lengths), model(padded[order], lengths[order])
+    torch.testing.assert_close(mixed, straight[order], atol=1e-6, rtol=0)
+
+
+@every_model
+@pytest.mark.parametrize("count", [1, 5])
+def test_one_number_a_clip(name, count):
+    predictions = _model(name)(*_batch(_clips(count=count)))
+    assert (predictions.shape, predictions.dtype) == ((count,), torch.float32)
+
+
+@every_model
+def test_the_gradient_reaches_every_parameter(name):
+    model = _model(name).train()
+    model(*_batch(_clips())).square().mean().backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+        assert parameter.grad.abs().max() > 0, parameter_name
+
+
+@every_model
+def test_input_is_left_as_it_was(name):
+    padded, lengths = _batch(_clips(), 1e3, 3)
+    given = padded.clone(), lengths.clone()
+    _model(name)(padded, lengths)
+    assert torch.equal(padded, given[0])
+    assert torch.equal(lengths, given[1])
+
+
+def test_reverse_frames_reverses_each_clip_and_leaves_its_padding():
+    sequence = torch.arange(1, 13, dtype=torch.float32).reshape(3, 4, 1)
+    reversed_ = reverse_frames(sequence, torch.tensor([1, 3, 4]))
+    assert reversed_[:, :, 0].tolist() == [[1, 2, 3, 4], [7, 6, 5, 8], [12, 11, 10, 9]]
+
+
+def test_reverse_frames_is_its_own_inverse_and_passes_gradients():
+    padded, lengths = _batch(_clips(), 1e3, 3)
+    padded.requires_grad_()
+    twice = reverse_frames(reverse_frames(padded, lengths), lengths)
+    assert torch.equal(twice, padded)
+    twice.sum().backward()
+    assert torch.equal(padded.grad, torch.ones_like(padded))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_recurrent_layer_is_torchs_packed_lstm(bidirectional):
+    torch.manual_seed(0)
+    ours = RecurrentLayer(N_MELS, 7, bidirectional).double()
+    theirs = nn.LSTM(N_MELS, 7, batch_first=True, bidirectional=bidirectional).double()
+    pairs = {"": ours.forwards, "_reverse": ours.backwards} if bidirectional else {"": ours.forwards}
+    named = {
+        f"{parameter}{suffix}": (layer.get_parameter(parameter), theirs.get_parameter(f"{parameter}{suffix}"))
+        for suffix, layer in pairs.items()
+        for parameter in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    }
+    assert len(named) == len(list(theirs.parameters())) == len(list(ours.parameters()))
+    with torch.no_grad():
+        for mine, reference in named.values():
+            reference.copy_(mine)
+
+    padded, lengths = _batch(_clips(), 1e3, 5)
+    padded = padded.double()
+    mine_in, reference_in = padded.clone().requires_grad_(), padded.clone().requires_grad_()
+    outputs, final = ours(mine_in, lengths)
+    packed = pack_padded_sequence(reference_in, lengths, batch_first=True, enforce_sorted=False)
+    reference_outputs, (hidden, _) = theirs(packed)
+    reference_outputs, _ = pad_packed_sequence(reference_outputs, batch_first=True)
+    reference_final = torch.cat(list(hidden), dim=1)
+
+    own = torch.arange(padded.shape[1])[None] < lengths[:, None]
+    reference_outputs = nn.functional.pad(reference_outputs, (0, 0, 0, own.shape[1] - lengths.max().item()))
+    torch.testing.assert_close(final, reference_final, atol=1e-12, rtol=1e-10)
+    torch.testing.assert_close(outputs[own], reference_outputs[own], atol=1e-12, rtol=1e-10)
+
+    weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for frames, last in ((outputs, final), (reference_outputs, reference_final)):
+        ((frames * weights)[own].sum() + last.square().sum()).backward()
+    for parameter, (mine, reference) in named.items():
+        torch.testing.assert_close(mine.grad, reference.grad, atol=1e-10, rtol=1e-10, msg=parameter)
+    torch.testing.assert_close(mine_in.grad, reference_in.grad, atol=1e-10, rtol=1e-10)
+
+
+def test_lstm2_is_torchs_packed_two_layer_lstm():
+    torch.manual_seed(0)
+    ours = build_model("LSTM2", N_MELS).double().eval()
+    theirs = nn.LSTM(N_MELS, 128, num_layers=2, dropout=0.2, batch_first=True, bidirectional=True)
+    theirs = theirs.double().eval()
+    with torch.no_grad():
+        for number, layer in enumerate((ours.lstm_1, ours.lstm_2)):
+            for suffix, direction in (("", layer.forwards), ("_reverse", layer.backwards)):
+                for parameter in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                    target = theirs.get_parameter(f"{parameter}_l{number}{suffix}")
+                    target.copy_(direction.get_parameter(f"{parameter}_l0"))
+        padded, lengths = _batch(_clips(), 1e3, 2)
+        packed = pack_padded_sequence(padded.double(), lengths, batch_first=True, enforce_sorted=False)
+        _, (hidden, _) = theirs(packed)
+        expected = ours.linear(torch.cat([hidden[2], hidden[3]], dim=1))[:, 0]
+        torch.testing.assert_close(ours(padded.double(), lengths), expected, atol=1e-12, rtol=1e-10)
+
+
+def test_dropout_works_in_training_alone():
+    model, batch = _model("LSTM2"), _batch(_clips())
+    with torch.no_grad():
+        assert torch.equal(model(*batch), model(*batch))
+        model.train()
+        assert not torch.equal(model(*batch), model(*batch))
+
+
+def test_the_cnn_is_torchs_layers_on_the_clip_alone():
+    # The report's layers in their order, on one unpadded clip: no masks are needed there.
+    model, (clip,) = _model("CNN"), _clips(seed=3, count=2)[1:]
+    layers = nn.Sequential(
+        model.convolution_1,
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=1, padding=1),
+        model.convolution_2,
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=1, padding=1),
+    )
+    with torch.no_grad():
+        expected = model.linear(layers(clip[None, None]).mean(dim=2).flatten(1))[:, 0]
+        found = model(clip[None], torch.tensor([len(clip)]))
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def _lstm(channels, hidden):
+    return 4 * hidden * (channels + hidden + 2)  # four gates; two bias vectors, as torch has them
+
+
+@pytest.mark.parametrize("n_mels", [128, 16])
+@pytest.mark.parametrize(
+    ("name", "by_formula"),
+    [
+        ("LSTM1", lambda n: _lstm(n, 128) + 128 + 1),
+        ("LSTM2", lambda n: 2 * _lstm(n, 128) + 2 * _lstm(256, 128) + 256 + 1),
+        ("CNN", lambda n: (9 * 1 * 8 + 8) + (9 * 8 * 16 + 16) + 16 * n + 1),
+    ],
+)
+def test_number_of_parameters_by_formula(name, by_formula, n_mels):
+    assert count_parameters(build_model(name, n_mels)) == by_formula(n_mels)
+
+
+def test_the_bands_are_128_by_default_and_frozen_parameters_do_not_count():
+    model = build_model("LSTM1")
+    assert count_parameters(model) == _lstm(128, 128) + 129
+    model.linear.requires_grad_(False)
+    assert count_parameters(model) == _lstm(128, 128)
+
+
+def test_fresh_weights_come_from_torchs_generator():
+    first, again = _model("CNN").state_dict(), _model("CNN").state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    other = build_model("CNN", N_MELS).state_dict()
+    assert not torch.equal(first["linear.weight"], other["linear.weight"])
+
+
+def test_an_unknown_model_is_refused_with_the_nearest():
+    with pytest.raises(SettingsError, match=r"There is no model 'LTSM2'\. Did you mean 'LSTM2'\? Known: CNN, "):
+        build_model("LTSM2")
+    with pytest.raises(SettingsError, match="Did you mean 'CNN'"):
+        build_model("cnn")
+
+
+def test_the_registry_holds_the_reports_models():
+    assert list(MODELS) == ["LSTM1", "CNN", "LSTM2"]

@@ -1,0 +1,162 @@
+"""Tables: what is rounded how, which rows are in which table, and where dashes stand."""
+
+import doctest
+import math
+
+import pandas as pd
+import pytest
+
+from valence_lib import tables
+
+ROWS = [
+    {
+        "model": model,
+        "preset": preset,
+        "part": part,
+        "n": 1234,
+        "mse": 0.70049,
+        "mae": 0.66,
+        "pearson_r": -0.1,
+        "ccc": -0.00004,
+        "intervals": {"mse": [0.6, 0.8], "mae": [0.5, 0.7], "pearson_r": [-0.2, 0.1], "ccc": [-0.1, 0.1]},
+        "parameters": parameters,
+        "seeds": seeds,
+    }
+    for part in ("validation", "test")
+    for model, preset, parameters, seeds in (
+        ("mean", None, 1, []),
+        ("LSTM1", "default", 132225, [0, 1, 2]),
+        ("LSTM2", "default", 659713, [0, 1, 2]),
+        ("LSTM2", "seed", 659713, [0]),
+    )
+]
+RESULTS = {"rows": ROWS}
+SECONDS = {"LSTM2, default": 61.6}
+
+
+def test_doctests():
+    found = doctest.testmod(tables)
+    assert found.attempted >= 2
+    assert found.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.0005, 3, "0.001"),
+        (-1.5, 1, "−1.5"),
+        (-0.0, 3, "0.000"),
+        (-0.0004, 3, "0.000"),
+        (12.0, 0, "12"),
+        (-0.4, 0, "0"),
+        (math.nan, 3, "nan"),
+    ],
+)
+def test_rounding_uses_a_true_minus_and_no_negative_zero(value, digits, text):
+    assert tables.rounded(value, digits) == text
+
+
+def test_interval_keeps_the_number_of_digits():
+    assert tables.with_interval(-1.0, [-2.25, -0.001], 2) == "−1.00 [−2.25, 0.00]"
+
+
+def test_table_1_holds_lstm2_below_the_mean_predictor_on_both_parts():
+    table = tables.table_1(RESULTS, SECONDS)
+    mean = tables.MEAN_TITLE
+    assert list(table["Model, preset"]) == [mean, "LSTM2, default", "LSTM2, seed"] * 2
+    assert list(table["Part"]) == ["validation"] * 3 + ["test"] * 3
+
+
+@pytest.mark.parametrize(("made", "part"), [(tables.table_2, "validation"), (tables.test_table, "test")])
+def test_tables_of_one_part_hold_every_model(made, part):
+    table = made(RESULTS, SECONDS)
+    assert set(table["Part"]) == {part}
+    assert list(table["Model, preset"]) == [
+        tables.MEAN_TITLE,
+        "LSTM1, default",
+        "LSTM2, default",
+        "LSTM2, seed",
+    ]
+
+
+def test_a_line_of_the_score_table():
+    lines = tables.table_2(RESULTS, SECONDS).to_dict("records")
+    assert lines[2] == {
+        "Model, preset": "LSTM2, default",
+        "Part": "validation",
+        "Clips": "1,234",
+        "MSE": "0.700 [0.600, 0.800]",
+        "MAE": "0.660 [0.500, 0.700]",
+        "Pearson r": "−0.100 [−0.200, 0.100]",
+        "CCC": "0.000 [−0.100, 0.100]",
+        "Parameters": "659,713",
+        "Seeds": "3",
+        "Training": "62 s",
+    }
+    assert (lines[0]["Seeds"], lines[0]["Training"], lines[0]["Parameters"]) == ("–", "–", "1")
+    assert lines[3]["Training"] == "–"
+
+
+def test_published_table_keeps_the_published_digits():
+    published = [{"model": "LSTM2", "validation_mse": "0.60", "test_mse": "0.7010"}]
+    table = tables.published_table(published)
+    assert list(table) == ["Model", "Validation MSE", "Test MSE"]
+    assert table.loc[0].tolist() == ["LSTM2", "0.60", "0.7010"]
+
+
+def test_reference_table_says_only_what_is_known():
+    bare = {"label_variance": 0.7034, "raters": None, "lowest_mse": None}
+    assert tables.reference_table(bare)["Reference"].tolist() == ["Variance of the labels"]
+    assert tables.reference_table(bare)["MSE"].tolist() == ["0.703"]
+    full = bare | {
+        "raters": {"raters": 3, "clips": 2000, "mse": 0.36, "ccc": 0.78, "noise_variance": 0.08},
+        "lowest_mse": 0.123,
+    }
+    table = tables.reference_table(full)
+    assert table["MSE"].tolist() == ["0.703", "0.360", "0.080", "0.123"]
+    assert table["CCC"].tolist() == ["–", "0.780", "–", "–"]
+    assert table["How"][1] == "mean over 3 raters, 2,000 clips"
+
+
+def test_quarantine_table_names_its_columns_and_has_no_nan():
+    quarantine = pd.DataFrame(
+        [["a.wav", None, "silent", "nothing is heard.", ""]],
+        columns=["id", "part", "reason", "message", "twin"],
+        dtype=object,
+    )
+    table = tables.quarantine_table(quarantine)
+    assert list(table) == ["Clip", "Part", "Reason", "What was found"]
+    assert table.loc[0].tolist() == ["a.wav", "", "silent", "nothing is heard."]
+
+
+def test_settings_table_is_one_line_a_setting():
+    table = tables.settings_table({"epochs": 20, "learning_rate": 1e-3})
+    assert table.to_dict("records") == [
+        {"Parameter": "epochs", "Value": "20"},
+        {"Parameter": "learning_rate", "Value": "0.001"},
+    ]
+
+
+def test_group_table():
+    groups = pd.DataFrame(
+        [["F", 1200, 0.5, 0.4, 0.6, -0.25]], columns=["group", "n", "mse", "low", "high", "bias"]
+    )
+    assert tables.group_table(groups, "Sex").to_dict("records") == [
+        {"Sex": "F", "Clips": "1,200", "MSE": "0.500 [0.400, 0.600]", "Mean error": "−0.250"}
+    ]
+
+
+def test_worst_table_has_signed_errors():
+    predictions = pd.DataFrame(
+        {
+            "id": ["a", "b"],
+            "speaker": ["S1", None],
+            "truth": [4.0, 1.0],
+            "prediction": [2.5, 1.25],
+            "duration_seconds": [1.234, 2.0],
+        }
+    )
+    table = tables.worst_table(predictions)
+    assert table["Error"].tolist() == ["−1.50", "0.25"]
+    assert table["Speaker"].tolist() == ["S1", ""]
+    assert table["Seconds"].tolist() == ["1.23", "2.00"]

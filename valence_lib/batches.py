@@ -1,0 +1,78 @@
+"""Clips of like length -> padded tensors and lengths.
+
+Batches of clips of like length waste little on padding. So that length does not fix who meets whom,
+each epoch shuffles all clips, sorts by length only within pools of some batches, and shuffles the
+batches.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from valence_lib.features import LogMel
+
+_BATCHES_PER_POOL = 8
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some clips as one tensor.
+
+    Args:
+        rows [shape=(batch,)]: which rows of the store these are.
+        log_mel [shape=(batch, frames, n_mels), dtype=float32]: padded on the right with zeros.
+        lengths [shape=(batch,), dtype=int64]: each clip's own frames.
+    """
+
+    rows: NDArray[np.int64]
+    log_mel: torch.Tensor
+    lengths: torch.Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with its tensors on another device."""
+        return Batch(self.rows, self.log_mel.to(device), self.lengths.to(device))
+
+
+def pad(clips: Sequence[LogMel]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Spectrograms of unlike length as one tensor, padded on the right with zeros, and their lengths.
+
+    Args:
+        clips: each [shape=(frames, n_mels)].
+    """
+    lengths = torch.tensor([len(clip) for clip in clips])
+    padded = torch.zeros(len(clips), int(lengths.max()), clips[0].shape[1])
+    for row, clip in enumerate(clips):
+        padded[row, : len(clip)] = torch.from_numpy(np.ascontiguousarray(clip))
+    return padded, lengths
+
+
+def in_order_of_length(
+    rows: NDArray[np.int64], lengths: NDArray[np.int64], batch_size: int
+) -> list[NDArray[np.int64]]:
+    """The rows in batches from short clips to long, the same every time: for prediction."""
+    ordered = rows[np.argsort(lengths[rows], kind="stable")]
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+
+
+def shuffled(
+    rows: NDArray[np.int64], lengths: NDArray[np.int64], batch_size: int, generator: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """The rows in random batches of clips of like length: for one epoch of training.
+
+    Every row comes exactly once; only one batch can be smaller than `batch_size`.
+    """
+    mixed = generator.permutation(rows)
+    pool = batch_size * _BATCHES_PER_POOL
+    batches = []
+    for start in range(0, len(mixed), pool):
+        batches += in_order_of_length(mixed[start : start + pool], lengths, batch_size)
+    return [batches[number] for number in generator.permutation(len(batches))]
+
+
+def load(batches: Sequence[NDArray[np.int64]], read: Callable[[int], LogMel]) -> Iterator[Batch]:
+    """Read the batches one after the other; `read` gives a row's standardised spectrogram."""
+    for rows in batches:
+        yield Batch(rows, *pad([read(int(row)) for row in rows]))

@@ -1,0 +1,152 @@
+"""The way from one command to a finished report: checks what was asked, then lets Snakemake do what is stale."""
+
+import ctypes
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from valence_lib.errors import RunError, SettingsError, unknown_name
+from valence_lib.files import write_json
+from valence_lib.settings import MODEL_RECIPES, PRESETS, CorpusSettings, training_settings
+
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a report is to be made of.
+
+    Args:
+        corpus: "demo" or a path.
+        name: of the folder under reports/.
+        preset: how to train; preset seed, the course report's way, is always shown beside it.
+        seed: the first seed, and that of the split.
+        seeds: how many trainings of each model and preset, with successive seeds.
+        epochs: of each training.
+        valence_low, valence_high: the rating scale.
+        clips_per_speaker: a smaller corpus of the first so many clips of each speaker; 0 takes all.
+    """
+
+    corpus: str = "demo"
+    name: str = "demo"
+    preset: str = "default"
+    seed: int = 0
+    seeds: int = 3
+    epochs: int = 20
+    valence_low: float = 1.0
+    valence_high: float = 5.0
+    clips_per_speaker: int = 0
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise SettingsError(
+                f"NAME={self.name!r} cannot name a folder under reports/; "
+                "expected letters, digits, '.', '_' and '-', beginning with a letter or digit."
+            )
+        if self.preset not in PRESETS:
+            raise SettingsError(unknown_name("preset", self.preset, PRESETS))
+        if self.seeds < 1:
+            raise SettingsError(
+                f"SEEDS={self.seeds} was given; expected how many trainings of each model, 1 or more."
+            )
+        training_settings("LSTM2", self.preset, self.seed, epochs=self.epochs)
+        CorpusSettings(self.valence_low, self.valence_high, self.clips_per_speaker, self.seed)
+
+    def runs(self) -> list[dict[str, str | int]]:
+        """Every training: model, preset and seed."""
+        return [
+            {"model": model, "preset": preset, "seed": seed}
+            for preset in dict.fromkeys((self.preset, "seed"))
+            for model in MODEL_RECIPES
+            for seed in range(self.seed, self.seed + self.seeds)
+        ]
+
+
+def default_name(corpus: str) -> str:
+    """The report's name where none was given: after the corpus."""
+    stem = Path(corpus).resolve().stem if corpus != "demo" else "demo"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "report"
+
+
+def project_root() -> Path:
+    """The clone that holds this package, its notebooks and its workflow.
+
+    Raises:
+        RunError: the package was installed without them.
+    """
+    root = Path(__file__).resolve().parent.parent
+    if not (root / "workflow" / "Snakefile").is_file():
+        raise RunError(
+            f"{root} holds no workflow/Snakefile; reports are made from a clone of the project, "
+            "installed with pip install -e . (which `make report` does)."
+        )
+    return root
+
+
+def build_report(request: Request, jobs: int, stop_with_parent: bool = False) -> int:
+    """Bring reports/<name>/ up to date; return Snakemake's exit status.
+
+    Args:
+        jobs: notebooks that run at a time, one thread each.
+        stop_with_parent: end when the process that started this one ends (Linux), as make's recipes should.
+
+    Raises:
+        CorpusError: there is no such corpus.
+        RunError: another build works on the same report.
+    """
+    from valence_lib.corpora import open_corpus
+
+    open_corpus(request.corpus)
+    root = project_root()
+    folder = root / "reports" / request.name
+    if stop_with_parent:
+        _end_with_parent()
+    with _only_build(folder):
+        config = folder / "request.json"
+        # The notebooks run in notebooks/: a corpus in a path relative to the clone is found from there.
+        corpus = (
+            request.corpus
+            if request.corpus == "demo"
+            else os.path.relpath(request.corpus, root / "notebooks")
+        )
+        write_json(config, {**asdict(request), "corpus": corpus, "runs": request.runs()})
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "workflow" / "Snakefile")]
+        command += ["--directory", str(root), "--configfile", str(config), "--cores", str(jobs)]
+        # Outputs appear whole or not at all, and the lock above is freed by the system also after a kill.
+        command += ["--nolock", "--rerun-incomplete", "--keep-going", "--quiet", "progress", "rules", "host"]
+        finished = subprocess.run(command, check=False, preexec_fn=_end_with_parent)
+    if finished.returncode == 0:
+        print(
+            f"The report lies at {os.path.relpath(folder / 'report.html')} and {os.path.relpath(folder / 'report.pdf')}"
+        )
+    return finished.returncode
+
+
+@contextmanager
+def _only_build(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RunError(
+                f"another build is at work on {folder.name!r} (process {lock.read().strip() or 'unknown'}); "
+                "wait until it has finished, or give this one another NAME."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)

@@ -1,0 +1,62 @@
+"""The errors that this library raises on purpose.
+
+Every message says what was given, what was expected, and how to mend it. Whoever
+catches `ValenceError` catches all of them and nothing else.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ValenceError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class SettingsError(ValenceError):
+    """A parameter has an unknown name, a wrong type or an impossible value."""
+
+
+class CorpusError(ValenceError):
+    """A corpus is absent, is in no known format, or holds no clip that can be used."""
+
+
+class ClipError(ValenceError):
+    """One clip cannot be used; the rest of its corpus still can.
+
+    `reason` is one of the short names under which the quarantine table counts clips.
+    """
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        # Exceptions travel between processes by their arguments, of which the base keeps one.
+        return type(self), (self.reason, str(self))
+
+
+class PickleRefused(ClipError):  # noqa: N818 (a refusal is what it is)
+    """A pickle asks for something that a course pickle never needs, or is not a pickle."""
+
+
+class TrainingError(ValenceError):
+    """Training cannot go on: its loss is not finite."""
+
+
+class NotebookError(ValenceError):
+    """A notebook cannot be run as asked, or one of its cells failed."""
+
+
+class RunError(ValenceError):
+    """A folder is not a finished run of this library, or is damaged."""
+
+
+def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:
+    """The message for a name that does not exist: what was given, the nearest, and all there are."""
+    known = sorted(known)
+    nearest = get_close_matches(given.lower(), [name.lower() for name in known], n=1, cutoff=0.5)
+    hint = ""
+    if nearest:
+        original = next(name for name in known if name.lower() == nearest[0])
+        hint = f" Did you mean {original!r}?"
+    return f"There is no {kind} {given!r}.{hint} Known: {', '.join(known)}."

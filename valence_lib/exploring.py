@@ -1,0 +1,86 @@
+"""For explore.ipynb: choose a clip or drop in a recording; hear it, see it, and see what a run predicts."""
+
+from pathlib import Path
+
+import ipywidgets
+import pandas as pd
+from IPython.display import Audio, display
+
+from valence_lib import figures, rendering
+from valence_lib.corpora import Corpus
+from valence_lib.errors import ClipError
+from valence_lib.features import log_mel, mel_frequencies
+from valence_lib.runs import Run
+from valence_lib.tables import rounded
+from valence_lib.waveforms import Waveform, check_waveform, read_audio
+
+
+def show_waveform(waveform: Waveform, sample_rate: int, run: Run, name: str) -> float:
+    """Play one waveform, show it with its log-mel spectrogram, and return what the run predicts.
+
+    Raises:
+        ClipError: the waveform cannot carry a rating (see `check_waveform`).
+    """
+    check_waveform(waveform, run.features.n_fft)
+    spectrogram = log_mel(waveform, run.features)
+    (prediction,) = run.predict([spectrogram], [name])
+    display(Audio(waveform, rate=sample_rate))
+    rendering.figure(
+        figures.plot_waveform(waveform, sample_rate), "Waveform", f"`{name}`", alt=f"The waveform of {name}."
+    )
+    rendering.figure(
+        figures.plot_log_mel(spectrogram, sample_rate, run.features.hop_length, mel_frequencies(run.features)),
+        "Log-mel spectrogram",
+        f"{spectrogram.shape[0]} frames of {spectrogram.shape[1]} bands",
+        alt=f"The log-mel spectrogram of {name}.",
+    )
+    return float(prediction)
+
+
+def show_clip(corpus: Corpus, clip_id: str, run: Run) -> None:
+    """One clip of a corpus: sound, pictures, and the prediction beside the raters."""
+    clip = corpus.read(corpus.ids.index(clip_id))
+    prediction = show_waveform(clip.waveform, clip.sample_rate, run, clip_id)
+    opinions = {"the run": prediction, **clip.ratings}
+    if clip.valence is not None:
+        opinions["all raters"] = clip.valence
+    rows = [{"Who": who, "Valence": rounded(valence, 2)} for who, valence in opinions.items()]
+    rendering.table(pd.DataFrame(rows), "Valence", f"of `{clip_id}`")
+
+
+def clip_browser(corpus: Corpus, run: Run) -> ipywidgets.Widget:
+    """A menu of the corpus's clips; choosing one shows it."""
+    menu = ipywidgets.Dropdown(options=list(corpus.ids), description="clip")
+    shown = ipywidgets.interactive_output(lambda clip_id: show_clip(corpus, clip_id, run), {"clip_id": menu})
+    return ipywidgets.VBox([menu, shown])
+
+
+def recording_dropper(run: Run, folder: Path) -> ipywidgets.Widget:
+    """A button that takes a recording in any format that soundfile reads, and shows it with its prediction.
+
+    Args:
+        folder: an empty folder of the caller's for the recording while it is decoded.
+    """
+    button = ipywidgets.FileUpload(accept="audio/*", multiple=False, description="a recording")
+    shown = ipywidgets.Output()
+
+    def show(change: dict) -> None:
+        shown.clear_output()
+        with shown:
+            for recording in change["new"]:
+                path = folder / Path(recording["name"]).name
+                path.write_bytes(bytes(recording["content"]))
+                show_recording(path, run)
+
+    button.observe(show, names="value")
+    return ipywidgets.VBox([button, shown])
+
+
+def show_recording(path: Path, run: Run) -> None:
+    """One recording: sound, pictures and prediction, or why it cannot be used."""
+    try:
+        waveform = read_audio(path, run.features.sample_rate)
+        prediction = show_waveform(waveform, run.features.sample_rate, run, path.name)
+        rendering.prose(f"Predicted valence of `{path.name}`: **{rounded(prediction, 2)}**")
+    except ClipError as error:
+        rendering.prose(f"`{path.name}` cannot be used: {error.reason}: {error}")

@@ -1,0 +1,142 @@
+"""The models: from log-mel frames of clips of unlike length to one valence a clip.
+
+Every model is called as `model(log_mel, lengths)`:
+
+    log_mel [shape=(batch, frames, n_mels), dtype=float32]: padded on the right, with anything finite.
+    lengths [shape=(batch,), dtype=int64]: how many of the frames are the clip's own, at least 1.
+    returns [shape=(batch,)]: valence, in rating points.
+
+Padding never changes a prediction: a clip alone and the same clip beside a longer one give the same
+number, because every layer either never looks to the right of a clip's end or finds zeros there, as
+it would find them beyond the end of the clip alone.
+
+A new model is one class and one line in `MODELS`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from valence_lib.errors import SettingsError, unknown_name
+
+
+def reverse_frames(sequence: Tensor, lengths: Tensor) -> Tensor:
+    """Each clip's own frames in reverse order, its padding left where it is; its own inverse.
+
+    Args:
+        sequence [shape=(batch, frames, channels)]
+        lengths [shape=(batch,)]
+    """
+    frame = torch.arange(sequence.shape[1], device=sequence.device)
+    last = lengths[:, None] - 1
+    source = torch.where(frame <= last, last - frame, frame)
+    return sequence.gather(1, source[:, :, None].expand_as(sequence))
+
+
+class RecurrentLayer(nn.Module):
+    """One LSTM layer over clips padded on the right, forwards or in both directions.
+
+    The backward direction reads each clip from its own last frame, which `nn.LSTM(bidirectional=True)`
+    does for padded input only when it is packed, and then many times slower.
+    """
+
+    def __init__(self, channels: int, hidden: int, bidirectional: bool):
+        super().__init__()
+        self.forwards = nn.LSTM(channels, hidden, batch_first=True)
+        self.backwards = nn.LSTM(channels, hidden, batch_first=True) if bidirectional else None
+
+    def forward(self, sequence: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs of every frame [shape=(batch, frames, hidden * directions)], and of each direction's
+        last step concatenated [shape=(batch, hidden * directions)]."""
+        clip = torch.arange(sequence.shape[0], device=sequence.device)
+        outputs = self.forwards(sequence)[0]
+        final = outputs[clip, lengths - 1]
+        if self.backwards is None:
+            return outputs, final
+        reversed_outputs = self.backwards(reverse_frames(sequence, lengths))[0]
+        both = torch.cat([outputs, reverse_frames(reversed_outputs, lengths)], dim=2)
+        return both, torch.cat([final, reversed_outputs[clip, lengths - 1]], dim=1)
+
+
+class LSTM1(nn.Module):
+    """The course report's LSTM1: one layer, one direction, 128 hidden units, linear 128 to 1."""
+
+    def __init__(self, n_mels: int = 128):
+        super().__init__()
+        self.lstm = RecurrentLayer(n_mels, 128, bidirectional=False)
+        self.linear = nn.Linear(128, 1)
+
+    def forward(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
+        """See the module."""
+        _, final = self.lstm(log_mel, lengths)
+        return self.linear(final)[:, 0]
+
+
+class LSTM2(nn.Module):
+    """The course report's LSTM2: two layers, bidirectional, 128 hidden units, dropout 0.2, linear 256 to 1."""
+
+    def __init__(self, n_mels: int = 128):
+        super().__init__()
+        self.lstm_1 = RecurrentLayer(n_mels, 128, bidirectional=True)
+        self.dropout = nn.Dropout(0.2)
+        self.lstm_2 = RecurrentLayer(256, 128, bidirectional=True)
+        self.linear = nn.Linear(256, 1)
+
+    def forward(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
+        """See the module."""
+        outputs, _ = self.lstm_1(log_mel, lengths)
+        _, final = self.lstm_2(self.dropout(outputs), lengths)
+        return self.linear(final)[:, 0]
+
+
+class CNN(nn.Module):
+    """The course report's CNN: two convolutional layers, each with ReLU and max pooling of stride 1.
+
+    The maps are then averaged over the clip's own frames, band by band, and read out by one linear
+    layer. The report leaves the numbers of channels and the kernels open: 8 and 16 channels, 3 by 3.
+    """
+
+    def __init__(self, n_mels: int = 128):
+        super().__init__()
+        self.convolution_1 = nn.Conv2d(1, 8, kernel_size=3, padding=1)
+        self.convolution_2 = nn.Conv2d(8, 16, kernel_size=3, padding=1)
+        self.relu = nn.ReLU()
+        self.pooling = nn.MaxPool2d(kernel_size=3, stride=1, padding=1)
+        self.linear = nn.Linear(16 * n_mels, 1)
+
+    def forward(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
+        """See the module."""
+        frame = torch.arange(log_mel.shape[1], device=log_mel.device)
+        own = (frame < lengths[:, None])[:, None, :, None]
+        maps = torch.where(own, log_mel[:, None], 0.0)
+        for convolution in (self.convolution_1, self.convolution_2):
+            # After ReLU nothing is below 0, so zeros to the right of the clip are to the maximum what
+            # the edge of the clip alone is.
+            maps = self.pooling(torch.where(own, self.relu(convolution(maps)), 0.0))
+            maps = torch.where(own, maps, 0.0)
+        pooled = maps.sum(dim=2) / lengths[:, None, None]
+        return self.linear(pooled.flatten(1))[:, 0]
+
+
+MODELS: dict[str, Callable[[int], nn.Module]] = {
+    "LSTM1": LSTM1,
+    "CNN": CNN,
+    "LSTM2": LSTM2,
+}
+
+
+def build_model(name: str, n_mels: int = 128) -> nn.Module:
+    """A new model of the registry, with fresh weights from torch's global generator.
+
+    Raises:
+        SettingsError: unknown name; the message names the nearest.
+    """
+    if name not in MODELS:
+        raise SettingsError(unknown_name("model", name, MODELS))
+    return MODELS[name](n_mels)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers training adjusts."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,0 +1,266 @@
+"""A report's folder: what the notebooks hand each other through files.
+
+reports/<name>/
+  preprocess/       clips.csv, quarantine.csv, corpus.json
+  runs/<run>/       one training each; <run> is model-preset-seed
+  errors/           what the error analysis found, as CSV
+  results.json      the contract for other programs and the source of every number in the report
+  seconds.json      what was measured with a clock, apart from what can be had again
+  predictions.csv   for an unlabelled test part, in the course format
+  notebooks/        the executed notebooks
+  tables/, figures/, report.html, report.pdf
+"""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from valence_lib.corpora import Corpus
+from valence_lib.errors import RunError
+from valence_lib.evaluation import Resampling, compare, groups_of, raters, results_rows
+from valence_lib.files import write_json, written_whole
+from valence_lib.inspection import Inspection
+from valence_lib.settings import CorpusSettings, FeatureSettings
+from valence_lib.splits import shared_speakers
+from valence_lib.store import FeatureStore
+from valence_lib.tables import title_of
+from valence_lib.training import Material
+
+GROUPINGS = ("speaker", "sex", "language", "emotion", "sentence")
+FEATURES_FOLDER = ".features"  # beside the reports, which share it
+
+
+def run_name(model: str, preset: str, seed: int) -> str:
+    """The folder of a training within runs/."""
+    return f"{model}-{preset}-{seed}"
+
+
+def save_frame(destination: Path, frame: pd.DataFrame) -> None:
+    """A table as CSV, written whole; numbers as Python prints them, so that reading gives the same back."""
+    with written_whole(destination) as path:
+        frame.to_csv(path, index=False, lineterminator="\n")
+
+
+def load_frame(path: Path) -> pd.DataFrame:
+    """What `save_frame` wrote: text stays text, an empty field of a text column is ""."""
+    if not path.is_file():
+        raise RunError(
+            f"there is no {str(path)!r}; run the notebook that writes it first (their names are in order)."
+        )
+    frame = pd.read_csv(path, float_precision="round_trip", dtype={"speaker": str, "id": str, "part": str})
+    text = frame.select_dtypes(exclude="number").columns
+    return frame.fillna(dict.fromkeys(text, ""))
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """What a notebook before this one wrote.
+
+    Raises:
+        RunError: it is not there.
+    """
+    if not path.is_file():
+        raise RunError(
+            f"there is no {str(path)!r}; run the notebook that writes it first (their names are in order)."
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def save_preprocessed(
+    folder: Path,
+    corpus: Corpus,
+    inspection: Inspection,
+    split_by: str,
+    admitted: CorpusSettings,
+    features: FeatureSettings,
+) -> None:
+    """Write preprocess/: the usable clips with their parts, the quarantine, and what is known of the corpus."""
+    clips = inspection.clips
+    save_frame(folder / "preprocess" / "clips.csv", clips)
+    save_frame(folder / "preprocess" / "quarantine.csv", inspection.quarantine)
+    rated = clips[clips["valence"].notna()]
+    content = {
+        "corpus": corpus.name,
+        "description": corpus.about.get("description", ""),
+        "synthetic": bool(corpus.about.get("synthetic", False)),
+        "lowest_mse": corpus.about.get("lowest_mse"),
+        "clips": len(clips),
+        "speakers": int(clips.loc[clips["speaker"] != "", "speaker"].nunique()),
+        "hours": float(clips["duration_seconds"].sum() / 3600),
+        "quarantined": len(inspection.quarantine),
+        "scale": [admitted.valence_low, admitted.valence_high],
+        "label_variance": float(rated["valence"].var(ddof=0)),
+        "raters": raters(rated),
+        "split": {
+            "by": split_by,
+            "shared_speakers": shared_speakers(clips, clips["part"].to_numpy(dtype=str)),
+            "parts": {
+                str(part): {
+                    "clips": len(rows),
+                    "speakers": int(rows.loc[rows["speaker"] != "", "speaker"].nunique()),
+                }
+                for part, rows in clips.groupby("part")
+            },
+        },
+        "features": features.to_mapping(),
+    }
+    write_json(folder / "preprocess" / "corpus.json", content)
+
+
+def load_material(folder: Path) -> Material:
+    """Clips and features of a report whose corpus is preprocessed.
+
+    Raises:
+        RunError: it is not.
+    """
+    clips = load_frame(folder / "preprocess" / "clips.csv")
+    features = FeatureSettings.from_mapping(load_json(folder / "preprocess" / "corpus.json")["features"])
+    return Material(FeatureStore(folder.parent / FEATURES_FOLDER, clips, features), clips)
+
+
+def collect_results(folder: Path, runs: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]]:
+    """The content of results.json and of seconds.json, from the runs' folders.
+
+    Raises:
+        RunError: one of the runs is not finished.
+    """
+    corpus = load_json(folder / "preprocess" / "corpus.json")
+    clips = load_frame(folder / "preprocess" / "clips.csv")
+    predictions: dict[tuple[str, str], dict[int, pd.Series]] = {}
+    parameters: dict[tuple[str, str], int] = {}
+    seconds: dict[str, list[float]] = {}
+    for run in runs:
+        settings = load_json(folder / "runs" / run / "settings.json")
+        training = settings["training"]
+        key = training["model"], training["preset"]
+        frame = load_frame(folder / "runs" / run / "predictions.csv")
+        predictions.setdefault(key, {})[training["seed"]] = frame.set_index("id")["prediction"]
+        parameters[key] = settings["parameters"]
+        measured = load_json(folder / "runs" / run / "seconds.json")["seconds"]
+        seconds.setdefault(title_of(training), []).append(measured)
+    rows = results_rows(clips, predictions, parameters)
+    chosen = min(
+        (row for row in rows if row["part"] == "validation" and row["seeds"]), key=lambda row: row["mse"]
+    )
+    best_seed = min(chosen["by_seed"]["mse"], key=chosen["by_seed"]["mse"].get)
+    results = {key: value for key, value in corpus.items() if key != "features"} | {
+        "resampled": groups_of(clips[clips["part"] == "test"])[1],
+        "chosen": {
+            "model": chosen["model"],
+            "preset": chosen["preset"],
+            "run": run_name(chosen["model"], chosen["preset"], int(best_seed)),
+        },
+        "comparisons": _comparisons(clips, predictions, (chosen["model"], chosen["preset"])),
+        "rows": rows,
+    }
+    return results, {title: float(np.mean(measured)) for title, measured in seconds.items()}
+
+
+def _comparisons(
+    clips: pd.DataFrame,
+    predictions: Mapping[tuple[str, str], Mapping[int, pd.Series]],
+    chosen: tuple[str, str],
+) -> list[dict[str, Any]]:
+    """On the test part's MSE and CCC: the chosen model against every other, and each model's preset against raw decibels."""
+    held_out = clips[clips["part"] == "test"]
+    truth, resampling = held_out["valence"].to_numpy(), Resampling(groups_of(held_out)[0])
+    values = {
+        key: [series.loc[held_out["id"]].to_numpy() for series in seeds.values()]
+        for key, seeds in predictions.items()
+    }
+    pairs = [(chosen, other) for other in predictions if other != chosen]
+    pairs += [
+        (key, raw)
+        for key in predictions
+        if key[1] != "seed" and (raw := (key[0], "seed")) in values and key != chosen
+    ]
+    return [
+        {"part": "test", "metric": metric, "first": list(first), "second": list(second)}
+        | vars(compare(metric, truth, values[first], values[second], resampling))
+        for first, second in pairs
+        for metric in ("mse", "ccc")
+    ]
+
+
+def course_predictions(folder: Path, run: str) -> pd.DataFrame | None:
+    """One row a clip of an unlabelled test part, in the course format: ID,Label, in the order of the IDs.
+
+    A quarantined clip gets its twin's prediction where it is a duplicate, else the training mean, so
+    that no row is missing. None where all test clips are labelled.
+    """
+    clips = load_frame(folder / "preprocess" / "clips.csv")
+    unlabelled = clips[clips["part"] == "unlabelled"]
+    if unlabelled.empty:
+        return None
+    predictions = load_frame(folder / "runs" / run / "predictions.csv").set_index("id")["prediction"]
+    labels = {clip_id: float(predictions[clip_id]) for clip_id in unlabelled["id"]}
+    training_mean = float(clips.loc[clips["part"] == "train", "valence"].mean())
+    quarantine = load_frame(folder / "preprocess" / "quarantine.csv")
+    for clip in quarantine[quarantine["part"] == "test"].itertuples():
+        labels[clip.id] = float(predictions.get(clip.twin, training_mean))
+    rows = sorted((clip_id.removeprefix("test/"), value) for clip_id, value in labels.items())
+    return pd.DataFrame(rows, columns=["ID", "Label"])
+
+
+def test_predictions(folder: Path, run: str) -> pd.DataFrame:
+    """A run's predictions of the test clips, beside all that the corpus says of those clips.
+
+    Columns: id, truth, prediction, speaker, duration_seconds, and the corpus's own labels.
+    """
+    predictions = load_frame(folder / "runs" / run / "predictions.csv")
+    clips = load_frame(folder / "preprocess" / "clips.csv").drop(
+        columns=["part", "speaker", "duration_seconds"]
+    )
+    return predictions[predictions["part"] == "test"].merge(clips, on="id", validate="one_to_one")
+
+
+def groupings(predictions: pd.DataFrame) -> list[str]:
+    """The labels by which errors can be grouped: those of GROUPINGS of which there are two values or more."""
+    return [
+        name
+        for name in GROUPINGS
+        if name in predictions and predictions.loc[predictions[name] != "", name].nunique() > 1
+    ]
+
+
+def row_of(results: Mapping[str, Any], model: str, preset: str | None, part: str) -> dict[str, Any]:
+    """The row of results.json for one model, preset and part.
+
+    Raises:
+        RunError: there is none.
+    """
+    for row in results["rows"]:
+        if (row["model"], row["preset"], row["part"]) == (model, preset, part):
+            return row
+    known = ", ".join(sorted({title_of(row) for row in results["rows"]}))
+    raise RunError(f"results.json has no row for {model}, {preset}, {part}; it has {known}.")
+
+
+def load_published(path: Path) -> list[dict[str, str]]:
+    """The course report's own figures."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def references(bibliography: Path) -> tuple[str, dict[str, str]]:
+    """The list of references as Markdown, and what to write in the text for each key: a number that links there.
+
+    Raises:
+        RunError: the file is not BibTeX.
+    """
+    from pybtex.database import parse_file
+    from pybtex.exceptions import PybtexError
+    from pybtex.plugin import find_plugin
+
+    try:
+        entries = parse_file(str(bibliography), bib_format="bibtex")
+        formatted = list(find_plugin("pybtex.style.formatting", "plain")().format_bibliography(entries))
+    except (PybtexError, OSError) as error:
+        raise RunError(f"{bibliography.name} cannot be read as BibTeX: {error}") from error
+    markdown = find_plugin("pybtex.backends", "markdown")()
+    lines = [f'{e.label}. {e.text.render(markdown)}<a id="ref-{e.key}"></a>' for e in formatted]
+    return "\n".join(lines), {entry.key: f"[[{entry.label}](#ref-{entry.key})]" for entry in formatted}

@@ -1,0 +1,173 @@
+"""A trained model on disk: weights, standardiser and resolved settings, and what they predict.
+
+runs/<run>/
+  settings.json       the resolved settings of features and training, and the model's size
+  best.safetensors    weights of the epoch with the lowest validation MSE, and the standardiser
+  last.safetensors    weights, optimiser and standardiser of the last finished epoch
+  history.csv         one row an epoch
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from valence_lib.batches import Batch, in_order_of_length, load
+from valence_lib.errors import RunError
+from valence_lib.features import LogMel, Standardiser
+from valence_lib.files import write_json, written_whole
+from valence_lib.models import build_model, count_parameters
+from valence_lib.settings import FeatureSettings, TrainingSettings
+
+_CLIPS_PER_BATCH = 64
+
+
+def pick_device(wanted: str = "auto") -> torch.device:
+    """The device to compute on: "cpu", "cuda", "mps", or "auto" for the first there is of cuda, mps, cpu.
+
+    Raises:
+        RunError: there is no such device here.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return torch.device(next(name for name, found in there.items() if found))
+    if not there.get(wanted, False):
+        found = ", ".join(name for name, found in there.items() if found)
+        raise RunError(
+            f"device={wanted!r} was given, but this machine has: {found}. Use 'auto' or one of those."
+        )
+    return torch.device(wanted)
+
+
+@torch.inference_mode()
+def predict_batches(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[int, float]:
+    """Valence by row of the store; the model is left in evaluation mode."""
+    model.eval()
+    predictions: dict[int, float] = {}
+    for batch in batches:
+        on_device = batch.to(device)
+        values = model(on_device.log_mel, on_device.lengths).cpu().double()
+        predictions.update(zip(batch.rows.tolist(), values.tolist(), strict=True))
+    return predictions
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model that can be used.
+
+    Args:
+        features: the settings of the spectrograms that it takes.
+        training: the settings that it was trained with.
+        model: with the weights of its best epoch.
+        standardiser: fitted on its training part.
+    """
+
+    features: FeatureSettings
+    training: TrainingSettings
+    model: nn.Module
+    standardiser: Standardiser
+
+    @classmethod
+    def load(cls, folder: Path) -> "Run":
+        """Read a run's folder.
+
+        Raises:
+            RunError: it is not a finished run, or it is damaged.
+        """
+        try:
+            settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+            tensors, _ = read_tensors(folder / "best.safetensors")
+        except (OSError, ValueError, SafetensorError) as error:
+            raise RunError(
+                f"{str(folder)!r} is not a run that can be used ({error}); expected a folder such as "
+                "reports/demo/runs/LSTM2-default-0 with settings.json and best.safetensors."
+            ) from error
+        features = FeatureSettings.from_mapping(settings["features"])
+        training = TrainingSettings.from_mapping(settings["training"])
+        model = build_model(training.model, features.n_mels)
+        model.load_state_dict(part_of(tensors, "model"))
+        return cls(features, training, model.eval(), _standardiser(training.standardise, settings, tensors))
+
+    def predict(self, log_mels: Sequence[LogMel], speakers: Sequence[str]) -> NDArray[np.float64]:
+        """Valence of each clip [shape=(clips,)], in rating points.
+
+        Args:
+            log_mels: one spectrogram a clip, as `log_mel` makes it with `self.features`.
+            speakers: who speaks in each; matters only to a run that standardises by speaker, which takes
+                each speaker's statistics from the clips given here.
+        """
+        standardiser = self.standardiser
+        if standardiser.kind == "speaker":
+            standardiser = Standardiser.fit("speaker", log_mels, speakers, [False] * len(log_mels))
+        lengths = np.array([len(frames) for frames in log_mels], dtype=np.int64)
+        batches = in_order_of_length(np.arange(len(log_mels)), lengths, _CLIPS_PER_BATCH)
+        read = load(batches, lambda row: standardiser.apply(log_mels[row], speakers[row]))
+        predictions = predict_batches(self.model, read, torch.device("cpu"))
+        return np.array([predictions[row] for row in range(len(log_mels))])
+
+
+def save_settings(
+    folder: Path,
+    features: FeatureSettings,
+    training: TrainingSettings,
+    standardiser: Standardiser,
+    model: nn.Module,
+) -> None:
+    """Write a run's resolved settings, which `Run.load` reads."""
+    content = {
+        "features": features.to_mapping(),
+        "training": training.to_mapping(),
+        "standardiser_groups": list(standardiser.groups),
+        "parameters": count_parameters(model),
+    }
+    write_json(folder / "settings.json", content)
+
+
+def save_best(folder: Path, model: nn.Module, standardiser: Standardiser) -> None:
+    """Write the weights that `Run.load` reads."""
+    save_tensors(
+        folder / "best.safetensors", {**named("model", model.state_dict()), **_as_tensors(standardiser)}, {}
+    )
+
+
+def _as_tensors(standardiser: Standardiser) -> dict[str, Tensor]:
+    return {
+        "standardiser.mean": torch.from_numpy(standardiser.mean),
+        "standardiser.deviation": torch.from_numpy(standardiser.deviation),
+    }
+
+
+def _standardiser(kind: str, settings: dict, tensors: dict[str, Tensor]) -> Standardiser:
+    mean, deviation = tensors["standardiser.mean"].numpy(), tensors["standardiser.deviation"].numpy()
+    return Standardiser(kind, tuple(settings["standardiser_groups"]), mean, deviation)
+
+
+def named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under names that begin with the prefix and a full stop."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under a prefix, without it: the inverse of `named`."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def save_tensors(destination: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors and a few strings as one safetensors file, whole or not at all."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with written_whole(destination) as path:
+        save_file(contiguous, path, metadata)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What `save_tensors` wrote: tensors on the CPU, and the strings."""
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -1,0 +1,169 @@
+"""Sentences whose words are chosen by the numbers of results.json: a tie is called a tie.
+
+Each takes the content of results.json and returns Markdown.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from valence_lib.errors import RunError
+from valence_lib.report import row_of
+from valence_lib.tables import rounded, with_interval
+
+Results = Mapping[str, Any]
+
+
+def warnings(results: Results) -> list[str]:
+    """What a reader must know before the first number: synthetic voices, leaking speakers, few speakers."""
+    found = []
+    split = results["split"]
+    if results["synthetic"]:
+        found.append(
+            "**Synthetic corpus.** "
+            + str(results["description"])
+            + " Nothing here says anything about human speech."
+        )
+    if split["shared_speakers"]:
+        found.append(
+            f"**Shared speakers.** The corpus's own parts share {len(split['shared_speakers'])} speakers "
+            f"({', '.join(split['shared_speakers'][:5])}…), so the scores include having heard them before."
+        )
+    if not results["speakers"]:
+        found.append(
+            "**Speakers may leak.** The corpus does not name its speakers, so the clips were divided at random: the same "
+            "person may be heard in training and in test. Scores on new speakers can be expected to be worse."
+        )
+    test_speakers = split["parts"]["test"]["speakers"]
+    if results["speakers"] and test_speakers < 10:
+        found.append(
+            f"**Few speakers.** The test clips come from {test_speakers} speakers; intervals that are resampled over so few "
+            "are rough, and tend to be too narrow."
+        )
+    return found
+
+
+def how_divided(results: Results) -> str:
+    """Sizes of the parts, and by what they were divided."""
+    split = results["split"]
+    ways = {
+        "speaker": "by whole speakers, so that no speaker is heard in two parts",
+        "random": "at random",
+        "corpus": "as the corpus itself divides them",
+    }
+    parts = []
+    for part in ("train", "validation", "test", "unlabelled"):
+        if part in split["parts"]:
+            size = split["parts"][part]
+            speakers = f" ({size['speakers']} speakers)" if size["speakers"] else ""
+            parts.append(f"{size['clips']:,} {'training' if part == 'train' else part} clips{speakers}")
+    return f"The clips are divided {ways[split['by']]}: {', '.join(parts[:-1])} and {parts[-1]}."
+
+
+def against_mean(results: Results, model: str, preset: str, part: str) -> str:
+    """Whether a model beats predicting the training mean, as the paired interval of the MSEs says."""
+    row, mean = row_of(results, model, preset, part), row_of(results, "mean", None, part)
+    against = row["against_mean"]
+    verdict = {
+        "better": "**beats** predicting the training mean",
+        "worse": "is **worse** than predicting the training mean",
+        "tie": "does **not beat** predicting the training mean: the two are a tie",
+    }[against["verdict"]]
+    return (
+        f"On the {row['n']:,} {part} clips, {model} ({preset} preset) {verdict}. Its MSE is {rounded(row['mse'])}, that of "
+        f"the mean {rounded(mean['mse'])}; the difference is "
+        f"{with_interval(against['difference'], [against['low'], against['high']])}."
+    )
+
+
+def chosen_against_others(results: Results) -> str:
+    """What the chosen model is better than, worse than and tied with, by the test clips' MSE."""
+    first = [results["chosen"]["model"], results["chosen"]["preset"]]
+    chosen = "{} ({} preset)".format(*first)
+    groups: dict[str, list[str]] = {"better": [], "tie": [], "worse": []}
+    for comparison in results["comparisons"]:
+        if comparison["metric"] == "mse" and comparison["first"] == first:
+            groups[comparison["verdict"]].append("{} ({})".format(*comparison["second"]))
+    words = {"better": "is better than", "tie": "is tied with", "worse": "is worse than"}
+    parts = [f"{words[verdict]} {_listed(names)}" for verdict, names in groups.items() if names]
+    return (
+        f"{chosen} has the lowest validation MSE, averaged over seeds, and was chosen by it. "
+        f"By its MSE on the test clips it {'; it '.join(parts)}."
+    )
+
+
+def standardising(results: Results, model: str, preset: str) -> str:
+    """What standardising changes: a model's preset against the same model on raw decibels, on the test clips."""
+    if preset == "seed":
+        return f"{model} was trained on raw decibels alone."
+    ours, raw = row_of(results, model, preset, "test"), row_of(results, model, "seed", "test")
+    comparison = _comparison(results, [model, preset], [model, "seed"])
+    verdict = {
+        "better": "standardising makes it **better**",
+        "worse": "standardising makes it **worse**",
+        "tie": "the two are a **tie**",
+    }[comparison["verdict"]]
+    return (
+        f"{model} has a test MSE of {rounded(ours['mse'])} with the {preset} preset and of {rounded(raw['mse'])} on raw "
+        f"decibels (CCC {rounded(ours['ccc'])} and {rounded(raw['ccc'])}): {verdict}, by "
+        f"{with_interval(comparison['difference'], [comparison['low'], comparison['high']])} of MSE."
+    )
+
+
+def _comparison(results: Results, first: list[str], second: list[str]) -> dict[str, Any]:
+    """The comparison of the test MSEs, seen from `first`, whichever way round it was made."""
+    for comparison in results["comparisons"]:
+        if comparison["metric"] != "mse":
+            continue
+        if (comparison["first"], comparison["second"]) == (first, second):
+            return comparison
+        if (comparison["first"], comparison["second"]) == (second, first):
+            turned = {"better": "worse", "worse": "better", "tie": "tie"}[comparison["verdict"]]
+            low, high, difference = -comparison["high"], -comparison["low"], -comparison["difference"]
+            return {**comparison, "difference": difference, "low": low, "high": high, "verdict": turned}
+    raise RunError(f"results.json holds no comparison of {first} with {second}.")
+
+
+def against_ceiling(results: Results) -> str:
+    """How far the chosen model is from a human rater, and from the lowest MSE that is possible."""
+    chosen = row_of(results, results["chosen"]["model"], results["chosen"]["preset"], "test")
+    sentences = []
+    if raters := results["raters"]:
+        relation = "below" if chosen["mse"] < raters["mse"] else "above"
+        who = "simulated rater" if results["synthetic"] else "human rater"
+        sentences.append(
+            f"One {who} against the mean of the others has an MSE of {rounded(raters['mse'])} and a CCC of "
+            f"{rounded(raters['ccc'])}; the chosen model's test MSE, {rounded(chosen['mse'])}, is {relation} that "
+            f"(against the mean of all raters, which is the steadier truth). The raters' disagreement puts the noise of the "
+            f"mean rating at a variance of {rounded(raters['noise_variance'])}, below which no MSE can be expected to fall."
+        )
+    else:
+        sentences.append(
+            "The corpus holds no single raters, so there is no rater ceiling to hold the models against."
+        )
+    if results["lowest_mse"] is not None:
+        times = chosen["mse"] / results["lowest_mse"]
+        sentences.append(
+            f"Since the ratings are simulated, the lowest MSE that any model could reach is known: "
+            f"{rounded(results['lowest_mse'])}. The chosen model's is {rounded(times, 1)} times that."
+        )
+    return " ".join(sentences)
+
+
+def at_extremes(extremes: Mapping[str, Mapping[str, float]]) -> str:
+    """Whether predictions shrink towards the middle of the scale at both ends."""
+    lowest, highest = extremes["lowest"], extremes["highest"]
+    figures = (
+        f"The lowest-rated fifth of the test clips ({lowest['n']} clips, mean rating {rounded(lowest['truth'], 2)}) is "
+        f"predicted at {rounded(lowest['prediction'], 2)}, the highest-rated ({highest['n']} clips, "
+        f"{rounded(highest['truth'], 2)}) at {rounded(highest['prediction'], 2)}."
+    )
+    if lowest["prediction"] > lowest["truth"] and highest["prediction"] < highest["truth"]:
+        kept = (highest["prediction"] - lowest["prediction"]) / (highest["truth"] - lowest["truth"])
+        return (
+            f"{figures} The model regresses to the mean: it keeps {kept:.0%} of the distance between the two."
+        )
+    return f"{figures} The model does not shrink both ends towards the middle."
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

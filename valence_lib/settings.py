@@ -1,0 +1,145 @@
+"""Every parameter of a run, as frozen dataclasses with units, and the presets that fill them.
+
+Settings are made from names and values (`from_mapping`), which refuses an unknown name and a
+value of the wrong type, and are identified by `digest`, which artefacts carry.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from valence_lib.errors import SettingsError, unknown_name
+
+STANDARDISE = ("train", "clip", "speaker", "none")
+
+
+class _Settings:
+    """What all settings share: strict construction, a plain mapping, and a digest."""
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Settings from names and values.
+
+        Raises:
+            SettingsError: a name is unknown (the message names the nearest), a value has the wrong
+                type, or it is outside its range.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        for name, value in values.items():
+            if name not in fields:
+                raise SettingsError(unknown_name("parameter", name, fields))
+            expected = fields[name].type
+            accepted = (int, float) if expected is float else (expected,)
+            if isinstance(value, bool) or not isinstance(value, accepted):  # type: ignore[arg-type]
+                raise SettingsError(
+                    f"{name}={value!r} is of type {type(value).__name__}, but {name} is of type "
+                    f"{expected.__name__}; give it as in {name}={fields[name].default!r}."  # type: ignore[union-attr]
+                )
+        converted = {name: float(v) if fields[name].type is float else v for name, v in values.items()}
+        return cls(**converted)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Names and values in the order of definition, ready for JSON."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    def digest(self) -> str:
+        """SHA-256 of the settings' canonical JSON, as 64 hexadecimal digits."""
+        text = json.dumps(self.to_mapping(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(f"{type(self).__name__}{text}".encode()).hexdigest()
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise SettingsError(f"{name}={value!r} cannot be used: expected {expected}.")
+
+
+@dataclass(frozen=True)
+class FeatureSettings(_Settings):
+    """The log-mel spectrogram. The defaults are the course report's, with librosa's `top_db`."""
+
+    sample_rate: int = 8000  # Hz; every waveform is brought to it
+    n_fft: int = 2048  # samples in a frame
+    hop_length: int = 512  # samples between successive frames
+    n_mels: int = 128  # mel bands between 0 Hz and half the sample rate
+    top_db: float = 80.0  # decibels below the clip's loudest band at which quieter ones are cut off
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "n_fft", "hop_length", "n_mels"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "a number above 0")
+        _require(self.n_fft % 2 == 0, "n_fft", self.n_fft, "an even number of samples")
+        _require(self.top_db > 0, "top_db", self.top_db, "decibels above 0")
+
+    def frames(self, n_samples: int) -> int:
+        """How many centred frames a waveform of `n_samples` samples has."""
+        return 1 + n_samples // self.hop_length
+
+
+@dataclass(frozen=True)
+class CorpusSettings(_Settings):
+    """Which clips of a corpus are admitted, and how they are split."""
+
+    valence_low: float = 1.0  # the lowest and
+    valence_high: float = 5.0  # the highest rating that is possible on the corpus's scale
+    clips_per_speaker: int = 0  # take only the first so many clips of each speaker; 0 takes all
+    seed: int = 0  # of the split
+
+    def __post_init__(self) -> None:
+        expected = f"a number above valence_low={self.valence_low!r}"
+        _require(self.valence_high > self.valence_low, "valence_high", self.valence_high, expected)
+        _require(self.clips_per_speaker >= 0, "clips_per_speaker", self.clips_per_speaker, "0 or more")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+@dataclass(frozen=True)
+class TrainingSettings(_Settings):
+    """One training. `training_settings` fills it from a model's and a preset's names."""
+
+    model: str = "LSTM2"
+    preset: str = "default"
+    seed: int = 0
+    epochs: int = 20
+    batch_size: int = 32  # clips
+    learning_rate: float = 1e-3  # Adam's, in the first epoch
+    learning_rate_period: int = 0  # epochs between two reductions of the learning rate; 0 never reduces
+    learning_rate_factor: float = 1.0  # what each reduction multiplies the learning rate by
+    weight_decay: float = 0.0  # L2 regularisation, as Adam adds it to the gradient
+    max_gradient_norm: float = 1.0  # longer gradients of a batch are scaled down to this Euclidean norm
+    standardise: str = "train"  # where the mel bands' mean and deviation come from; see STANDARDISE
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate", "learning_rate_factor", "max_gradient_norm"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "a number above 0")
+        for name in ("seed", "learning_rate_period", "weight_decay"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        if self.standardise not in STANDARDISE:
+            raise SettingsError(unknown_name("way to standardise", self.standardise, STANDARDISE))
+
+
+# What the course report says of each model's training, beyond what all share.
+MODEL_RECIPES: dict[str, dict[str, Any]] = {
+    "LSTM1": {},
+    "CNN": {},
+    "LSTM2": {"learning_rate_period": 5, "learning_rate_factor": 0.5, "weight_decay": 1e-4},
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {"standardise": "train"},
+    "seed": {"standardise": "none"},  # raw decibels, as in the course report
+}
+
+
+def training_settings(model: str, preset: str, seed: int, **changes: Any) -> TrainingSettings:
+    """The settings of one training: the model's recipe, then the preset, then `changes`.
+
+    Raises:
+        SettingsError: unknown model, preset or parameter (the message names the nearest).
+    """
+    if model not in MODEL_RECIPES:
+        raise SettingsError(unknown_name("model", model, MODEL_RECIPES))
+    if preset not in PRESETS:
+        raise SettingsError(unknown_name("preset", preset, PRESETS))
+    named = {"model": model, "preset": preset, "seed": seed}
+    return TrainingSettings.from_mapping({**MODEL_RECIPES[model], **PRESETS[preset], **named, **changes})

@@ -1,0 +1,166 @@
+"""Every table of the report, from results.json; the only place that rounds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from valence_lib.architecture import Layer
+
+METRIC_TITLES = {"mse": "MSE", "mae": "MAE", "pearson_r": "Pearson r", "ccc": "CCC"}
+MEAN_TITLE = "Predict the training mean"
+
+
+def rounded(value: float, digits: int = 3) -> str:
+    """A number for a table or a sentence, with a true minus sign and no negative zero.
+
+    >>> rounded(-0.12345), rounded(-0.0001)
+    ('−0.123', '0.000')
+    """
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "−") if float(text) else f"{0:.{digits}f}"
+
+
+def with_interval(value: float, interval: Sequence[float], digits: int = 3) -> str:
+    """A score and its interval.
+
+    >>> with_interval(0.5, [0.25, 0.75])
+    '0.500 [0.250, 0.750]'
+    """
+    return f"{rounded(value, digits)} [{rounded(interval[0], digits)}, {rounded(interval[1], digits)}]"
+
+
+def title_of(row: Mapping[str, Any]) -> str:
+    """How a row of results.json is called."""
+    return MEAN_TITLE if row["model"] == "mean" else f"{row['model']}, {row['preset']}"
+
+
+def score_table(rows: Sequence[Mapping[str, Any]], seconds: Mapping[str, float]) -> pd.DataFrame:
+    """Scores with 95 % intervals, one line a row of results.json.
+
+    Args:
+        rows: of results.json.
+        seconds: measured training seconds of one seed, by title.
+    """
+    lines = []
+    for row in rows:
+        line = {"Model, preset": title_of(row), "Part": row["part"], "Clips": f"{row['n']:,}"}
+        line |= {title: with_interval(row[m], row["intervals"][m]) for m, title in METRIC_TITLES.items()}
+        line["Parameters"] = f"{row['parameters']:,}"
+        line["Seeds"] = str(len(row["seeds"])) if row["seeds"] else "–"
+        line["Training"] = f"{seconds[title_of(row)]:.0f} s" if title_of(row) in seconds else "–"
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def table_1(results: Mapping[str, Any], seconds: Mapping[str, float]) -> pd.DataFrame:
+    """LSTM2 on validation and test clips, below the mean predictor."""
+    return score_table([row for row in results["rows"] if row["model"] in ("mean", "LSTM2")], seconds)
+
+
+def table_2(results: Mapping[str, Any], seconds: Mapping[str, float]) -> pd.DataFrame:
+    """All models on validation clips, below the mean predictor."""
+    return score_table([row for row in results["rows"] if row["part"] == "validation"], seconds)
+
+
+def test_table(results: Mapping[str, Any], seconds: Mapping[str, float]) -> pd.DataFrame:
+    """All models on test clips, below the mean predictor."""
+    return score_table([row for row in results["rows"] if row["part"] == "test"], seconds)
+
+
+def score_points(results: Mapping[str, Any], part: str) -> pd.DataFrame:
+    """What the figure of scores takes: label, mse, low, high and kind (the preset) of every model."""
+    rows = [row for row in results["rows"] if row["part"] == part and row["seeds"]]
+    return pd.DataFrame(
+        {
+            "label": [row["model"] for row in rows],
+            "mse": [row["mse"] for row in rows],
+            "low": [row["intervals"]["mse"][0] for row in rows],
+            "high": [row["intervals"]["mse"][1] for row in rows],
+            "kind": [f"{row['preset']} preset" for row in rows],
+        }
+    )
+
+
+def layer_table(model: str, layers: Sequence[Layer]) -> pd.DataFrame:
+    """The layers of one model, in the order in which a clip passes through them."""
+    rows = [
+        [model, layer.kind, layer.detail or "–", layer.output_shape, f"{layer.parameters:,}"]
+        for layer in layers
+    ]
+    return pd.DataFrame(rows, columns=["Model", "Layer", "Detail", "Output", "Parameters"])
+
+
+def published_table(published: Sequence[Mapping[str, str]]) -> pd.DataFrame:
+    """The course report's own figures, as published.csv has them."""
+    return pd.DataFrame(published).rename(
+        columns={"model": "Model", "validation_mse": "Validation MSE", "test_mse": "Test MSE"}
+    )
+
+
+def reference_table(results: Mapping[str, Any]) -> pd.DataFrame:
+    """What a score is to be held against: the label variance, single raters, the lowest possible MSE."""
+    lines = [("Variance of the labels", rounded(results["label_variance"]), "–", "all rated clips")]
+    if raters := results["raters"]:
+        lines.append(
+            (
+                "One rater against the mean of the others",
+                rounded(raters["mse"]),
+                rounded(raters["ccc"]),
+                f"mean over {raters['raters']} raters, {raters['clips']:,} clips",
+            )
+        )
+        lines.append(
+            (
+                "Noise variance of the mean rating",
+                rounded(raters["noise_variance"]),
+                "–",
+                "estimated from the raters' disagreement; no model can be expected below",
+            )
+        )
+    if results["lowest_mse"] is not None:
+        lines.append(
+            (
+                "Lowest possible MSE",
+                rounded(results["lowest_mse"]),
+                "–",
+                "known, since the ratings are simulated",
+            )
+        )
+    return pd.DataFrame(lines, columns=["Reference", "MSE", "CCC", "How"])
+
+
+def quarantine_table(quarantine: pd.DataFrame) -> pd.DataFrame:
+    """Clips that could not be used, each with its reason."""
+    table = quarantine[["id", "part", "reason", "message"]].fillna("")
+    return table.set_axis(["Clip", "Part", "Reason", "What was found"], axis=1)
+
+
+def settings_table(settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Resolved settings, one a line."""
+    return pd.DataFrame({"Parameter": list(settings), "Value": [str(value) for value in settings.values()]})
+
+
+def group_table(groups: pd.DataFrame, title: str) -> pd.DataFrame:
+    """Error by group: number of clips, MSE with its interval, mean error."""
+    return pd.DataFrame(
+        {
+            title: groups["group"],
+            "Clips": [f"{n:,}" for n in groups["n"]],
+            "MSE": [with_interval(r.mse, [r.low, r.high]) for r in groups.itertuples()],
+            "Mean error": [rounded(value) for value in groups["bias"]],
+        }
+    )
+
+
+def worst_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The clips with the largest errors, the largest first."""
+    table = {
+        "Clip": predictions["id"],
+        "Speaker": predictions["speaker"].fillna(""),
+        "True": [rounded(value, 2) for value in predictions["truth"]],
+        "Predicted": [rounded(value, 2) for value in predictions["prediction"]],
+        "Error": [rounded(value, 2) for value in predictions["prediction"] - predictions["truth"]],
+        "Seconds": [rounded(value, 2) for value in predictions["duration_seconds"]],
+    }
+    return pd.DataFrame(table)

@@ -1,0 +1,234 @@
+"""The one training loop: any model of the registry, Adam, mean squared error, resumable after a kill.
+
+An epoch's randomness (order of clips, dropout) comes from the seed and the epoch's number alone, so
+a training that goes on after a kill ends in the weights of one that was never disturbed.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from valence_lib.batches import Batch, in_order_of_length, load, shuffled
+from valence_lib.errors import RunError, TrainingError
+from valence_lib.features import LogMel, Standardiser
+from valence_lib.files import write_json, written_whole
+from valence_lib.models import build_model
+from valence_lib.runs import (
+    named,
+    part_of,
+    predict_batches,
+    read_tensors,
+    save_best,
+    save_settings,
+    save_tensors,
+)
+from valence_lib.settings import TrainingSettings
+from valence_lib.store import FeatureStore
+
+HISTORY = ["epoch", "learning_rate", "training_mse", "validation_mse"]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a training sees.
+
+    Args:
+        store: features by row.
+        clips: one row a clip, with columns id, digest, valence, speaker and part.
+    """
+
+    store: FeatureStore
+    clips: pd.DataFrame
+
+    def rows(self, part: str) -> NDArray[np.int64]:
+        """The rows of one part."""
+        return np.flatnonzero(self.clips["part"].to_numpy() == part)
+
+    def digest(self) -> str:
+        """SHA-256 of all that a training can see: which audio, which labels, which parts, which features."""
+        columns = self.clips[["id", "digest", "part", "speaker", "valence"]]
+        text = self.store.settings.digest() + columns.to_csv(index=False, lineterminator="\n")
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def train(
+    material: Material, settings: TrainingSettings, folder: Path, device: torch.device, progress: bool = True
+) -> pd.DataFrame:
+    """Train one model and leave a run in `folder`; where just this training was cut off there, go on with it.
+
+    One thread, deterministic: the same material, settings and processor give the same bytes. Beside
+    the files that `valence_lib.runs` lists, seconds.json holds what was measured.
+
+    Args:
+        progress: show a bar on a terminal, or a line an epoch elsewhere.
+
+    Returns:
+        The history, one row an epoch: epoch (from 1), learning_rate, training_mse (mean over the
+        epoch's clips, each before its own update, with dropout), validation_mse.
+
+    Raises:
+        TrainingError: a loss that is not finite (naming epoch, batch and clips).
+    """
+    torch.set_num_threads(1)
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # without it CUDA's products may differ run by run
+    torch.use_deterministic_algorithms(True)
+    torch.set_flush_denormal(True)  # saturated gates have denormal gradients, at a tenth of the speed
+    torch.manual_seed(settings.seed)
+    loop = _Loop(material, settings, folder, device)
+    first = loop.resume() + 1
+    on_terminal = sys.stderr.isatty()
+    label = f"{settings.model} {settings.preset} {settings.seed}"
+    epochs = range(first, settings.epochs + 1)
+    for epoch in tqdm(epochs, desc=label, unit="epoch", disable=not (progress and on_terminal)):
+        row = loop.run_epoch(epoch)
+        if progress and not on_terminal:
+            print(
+                f"epoch {epoch:3d}/{settings.epochs}   training MSE {row['training_mse']:.3f}   "
+                f"validation MSE {row['validation_mse']:.3f}"
+            )
+    return pd.DataFrame(loop.history, columns=HISTORY)
+
+
+class _Loop:
+    def __init__(self, material: Material, settings: TrainingSettings, folder: Path, device: torch.device):
+        self.material, self.settings, self.folder, self.device = material, settings, folder, device
+        self.train_rows, self.validation_rows = material.rows("train"), material.rows("validation")
+        self.valence = torch.tensor(material.clips["valence"].to_numpy(np.float32))
+        self.speakers = material.clips["speaker"].to_numpy(dtype=str)
+        in_training = material.clips["part"].to_numpy() == "train"
+        self.standardiser = Standardiser.fit(
+            settings.standardise, material.store, list(self.speakers), in_training
+        )
+        self.model = build_model(settings.model, material.store.settings.n_mels).to(device)
+        self.optimiser = torch.optim.Adam(
+            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.history: list[dict[str, float]] = []
+        self.seconds = 0.0
+        save_settings(folder, material.store.settings, settings, self.standardiser, self.model)
+
+    def run_epoch(self, epoch: int) -> dict[str, float]:
+        """Train one epoch, validate, and write what a resumption needs."""
+        started = time.perf_counter()
+        settings, lengths = self.settings, self.material.store.lengths
+        reductions = (epoch - 1) // settings.learning_rate_period if settings.learning_rate_period else 0
+        learning_rate = settings.learning_rate * settings.learning_rate_factor**reductions
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate
+        torch.manual_seed(_epoch_seed(settings.seed, epoch))
+        order = shuffled(
+            self.train_rows, lengths, settings.batch_size, np.random.default_rng([settings.seed, epoch])
+        )
+        self.model.train()
+        squared_error = 0.0
+        for number, batch in enumerate(load(order, self._read), start=1):
+            squared_error += self._step(batch, epoch, number) * len(batch.rows)
+        row = {
+            "epoch": epoch,
+            "learning_rate": learning_rate,
+            "training_mse": squared_error / len(self.train_rows),
+            "validation_mse": self._validate(),
+        }
+        best = min((past["validation_mse"] for past in self.history), default=float("inf"))
+        self.history.append(row)
+        if row["validation_mse"] < best:
+            save_best(self.folder, self.model, self.standardiser)
+        self.seconds += time.perf_counter() - started
+        self._checkpoint(epoch)
+        return row
+
+    def _read(self, row: int) -> LogMel:
+        return self.standardiser.apply(self.material.store[row], self.speakers[row])
+
+    def _step(self, batch: Batch, epoch: int, number: int) -> float:
+        settings, on_device = self.settings, batch.to(self.device)
+        truth = self.valence[batch.rows].to(self.device)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = nn.functional.mse_loss(self.model(on_device.log_mel, on_device.lengths), truth)
+        value = loss.item()
+        if not np.isfinite(value):
+            clips = ", ".join(self.material.clips["id"].iloc[batch.rows])
+            raise TrainingError(
+                f"the loss is {value} in epoch {epoch}, batch {number}, on the clips {clips}. Expected a number: "
+                f"lower learning_rate={settings.learning_rate:g} or max_gradient_norm={settings.max_gradient_norm:g}, "
+                "or look at those clips."
+            )
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_gradient_norm)
+        self.optimiser.step()
+        return value
+
+    def _validate(self) -> float:
+        batches = in_order_of_length(
+            self.validation_rows, self.material.store.lengths, self.settings.batch_size
+        )
+        predictions = predict_batches(self.model, load(batches, self._read), self.device)
+        truth = self.valence[self.validation_rows].double().numpy()
+        return float(
+            np.mean((np.array([predictions[row] for row in self.validation_rows.tolist()]) - truth) ** 2)
+        )
+
+    def _checkpoint(self, epoch: int) -> None:
+        """history.csv first: should a kill come between, the epoch is done again and its row replaced."""
+        with written_whole(self.folder / "history.csv") as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.history)
+        write_json(self.folder / "seconds.json", {"seconds": self.seconds, "device": str(self.device)})
+        tensors = {**named("model", self.model.state_dict()), **named("optimiser", self._optimiser_tensors())}
+        metadata = {"epoch": str(epoch), "digest": self._digest()}
+        save_tensors(self.folder / "last.safetensors", tensors, metadata)
+
+    def _optimiser_tensors(self) -> dict[str, Tensor]:
+        states = self.optimiser.state_dict()["state"]
+        return {
+            f"{number}.{name}": tensor for number, state in states.items() for name, tensor in state.items()
+        }
+
+    def _digest(self) -> str:
+        return self.settings.digest() + self.material.digest()
+
+    def resume(self) -> int:
+        """Go back to the last finished epoch in the folder, if there is one; return its number, else 0."""
+        try:
+            tensors, metadata = read_tensors(self.folder / "last.safetensors")
+            history = pd.read_csv(self.folder / "history.csv", float_precision="round_trip")
+        except FileNotFoundError:
+            return 0
+        except (SafetensorError, ValueError) as error:
+            raise RunError(
+                f"{self.folder}/last.safetensors is damaged ({error}); delete that folder."
+            ) from error
+        if metadata["digest"] != self._digest():
+            return 0  # another training's: this one starts anew
+        epoch = int(metadata["epoch"])
+        self.model.load_state_dict(part_of(tensors, "model"))
+        state = self.optimiser.state_dict()
+        for name, tensor in part_of(tensors, "optimiser").items():
+            number, key = name.split(".", 1)
+            state["state"].setdefault(int(number), {})[key] = tensor
+        self.optimiser.load_state_dict(state)
+        self.seconds = json.loads((self.folder / "seconds.json").read_text())["seconds"]
+        self.history = [
+            {str(k): v for k, v in row.items()} for row in history.to_dict("records") if row["epoch"] <= epoch
+        ]
+        return epoch
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

@@ -1,0 +1,116 @@
+"""Samples as they are stored -> a waveform: float32, mono, in [-1, 1], at one sample rate, checked."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from valence_lib.errors import ClipError
+
+Waveform = NDArray[np.float32]
+
+# Floating-point audio may overshoot full scale a little, as resampling does; beyond this it is not in [-1, 1].
+_LARGEST_OVERSHOOT = 2.0
+_SILENCE_PEAK = 1e-4  # -80 dB re full scale: three steps of 16-bit audio
+_FULL_SCALE = 0.999
+_LARGEST_CLIPPED_SHARE = 0.01
+
+
+def to_waveform(samples: NDArray[np.generic]) -> Waveform:
+    """Samples of any real type as float32 in [-1, 1].
+
+    Args:
+        samples [shape=(n_samples,) or (n_samples, channels)]: floats in [-1, 1], or integers, which
+            are divided by their type's full scale; 64-bit integers, which is how numpy reads a Python
+            list, count as 16-bit audio. Channels are averaged.
+
+    Raises:
+        ClipError: "wrong type" for anything that is not such an array, "not finite" for NaN or
+            infinite samples, "wrong scale" for samples far outside full scale.
+    """
+    samples = np.asarray(samples)
+    if samples.dtype.kind not in "fiu" or samples.ndim not in (1, 2):
+        raise ClipError(
+            "wrong type",
+            f"the audio is an array of {samples.dtype} with {samples.ndim} dimensions; expected real "
+            "numbers in one dimension, or in two as (samples, channels).",
+        )
+    values = samples.astype(np.float64)
+    if samples.dtype.kind in "iu":
+        bits = 16 if samples.dtype.itemsize == 8 else 8 * samples.dtype.itemsize
+        full_scale = 2.0 ** (bits - 1)
+        # Unsigned audio is centred on half of its range.
+        values = (values - full_scale * (samples.dtype.kind == "u")) / full_scale
+    waveform = values.astype(np.float32)
+    if waveform.ndim == 2:
+        waveform = waveform.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(waveform).all():
+        n_bad = int((~np.isfinite(waveform)).sum())
+        raise ClipError("not finite", f"{n_bad} of {waveform.size} samples are NaN or infinite.")
+    peak = float(np.abs(waveform).max(initial=0.0))
+    if peak > _LARGEST_OVERSHOOT:
+        raise ClipError(
+            "wrong scale",
+            f"the samples reach {peak:.6g}; expected floating-point audio in [-1, 1]. "
+            "Divide it by its full scale, or store it as 16-bit integers.",
+        )
+    return np.clip(waveform, -1.0, 1.0)
+
+
+def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
+    """The waveform at another sample rate (Hz), by soxr's high-quality band-limited resampler."""
+    if from_rate == to_rate:
+        return waveform
+    import soxr
+
+    resampled = soxr.resample(waveform, from_rate, to_rate, quality="HQ")
+    return np.clip(resampled.astype(np.float32, copy=False), -1.0, 1.0)
+
+
+def read_audio(path: Path, sample_rate: int) -> Waveform:
+    """An audio file of any format and rate that soundfile reads, as a waveform at `sample_rate` Hz.
+
+    Raises:
+        ClipError: "unreadable" where there is no such file or no decoder reads it, and what
+            `to_waveform` raises.
+    """
+    import soundfile
+
+    if not path.is_file():
+        raise ClipError("unreadable", f"there is no file {path.name!r} where the corpus names one.")
+    try:
+        samples, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+        raise ClipError("unreadable", f"{path.name!r} cannot be decoded: {error}") from error
+    return resample(to_waveform(samples), file_rate, sample_rate)
+
+
+def check_waveform(waveform: Waveform, n_fft: int) -> None:
+    """Refuse a waveform that cannot carry a rating.
+
+    Args:
+        waveform [shape=(n_samples,)]
+        n_fft: samples in a frame; a clip must fill one.
+
+    Raises:
+        ClipError: "empty", "too short", "silent" (peak below -80 dB re full scale) or "clipped"
+            (more than 1 % of the samples at full scale).
+    """
+    if waveform.size == 0:
+        raise ClipError("empty", "the clip has no samples.")
+    if waveform.size < n_fft:
+        raise ClipError(
+            "too short",
+            f"the clip has {waveform.size} samples; a frame, the least that is analysed, has {n_fft}.",
+        )
+    magnitude = np.abs(waveform)
+    if magnitude.max() < _SILENCE_PEAK:
+        raise ClipError(
+            "silent", f"the clip's peak is {magnitude.max():.2g} of full scale; nothing is heard."
+        )
+    clipped = float((magnitude >= _FULL_SCALE).mean())
+    if clipped > _LARGEST_CLIPPED_SHARE:
+        raise ClipError(
+            "clipped",
+            f"{clipped:.1%} of the samples are at full scale; at most {_LARGEST_CLIPPED_SHARE:.0%} may be.",
+        )
