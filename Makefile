@@ -18,7 +18,7 @@ ASKED := --corpus '$(CORPUS)' --preset '$(PRESET)' --seed '$(SEED)' --seeds '$(S
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install report check explore test lint notebooks picture clean
+.PHONY: help install report check explore test slow lint notebooks clean
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,12 +44,16 @@ check: $(INSTALLED) ## read a corpus and print what is in it, without training a
 explore: $(INSTALLED) ## open JupyterLab on notebooks/explore.ipynb
 	$(BIN)/jupyter lab notebooks/explore.ipynb
 
+COMMITTED := $(sort $(wildcard notebooks/*.ipynb))
 SMALL := --corpus demo --name small --clips-per-speaker 12 --epochs 4 --seeds 1
 
 test: $(INSTALLED) ## the tests, then the committed notebooks with nbval
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
 	$(BIN)/valence report $(SMALL)
-	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg -p no:cacheprovider notebooks
+	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg $(COMMITTED)
+
+slow: $(INSTALLED) ## the slower tests: builds that are killed at random moments
+	$(BIN)/python -m pytest -m slow -s tests
 
 lint: $(INSTALLED) ## ruff (lint and format) and mypy
 	$(BIN)/ruff check
@@ -57,7 +61,8 @@ lint: $(INSTALLED) ## ruff (lint and format) and mypy
 	$(BIN)/mypy
 
 notebooks: $(INSTALLED) ## execute the committed notebooks again, on the small profile
-	$(BIN)/python -m valence_lib.committed
+	$(BIN)/valence report $(SMALL)
+	for notebook in $(COMMITTED); do $(BIN)/valence notebook $$notebook $$notebook || exit; done
 
 clean: ## remove all reports and stored features
 	find reports -mindepth 1 -maxdepth 1 ! -name README.md ! -name '*.png' -exec rm -rf {} +

@@ -24,9 +24,7 @@ def _voice(seed: int, sample_rate: int = 8000, seconds: float = 0.5) -> NDArray[
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     fundamental = rng.uniform(90, 300)
-    partials = [
-        np.sin(2 * np.pi * (fundamental * k * time + rng.uniform())) / k for k in range(1, 9)
-    ]
+    partials = [np.sin(2 * np.pi * (fundamental * k * time + rng.uniform())) / k for k in range(1, 9)]
     fade = np.clip(np.minimum(time, seconds - time) / 0.1, 0, 1)
     return (rng.uniform(0.1, 0.3) * fade * np.sum(partials, axis=0)).astype(np.float32)
 
@@ -101,9 +99,7 @@ def manifest_folder(
             samples = np.stack([1.5 * samples, 0.5 * samples], axis=1)
         name = f"audio/{seed}.{suffix}"
         soundfile.write(folder / name, samples, sample_rate)
-        rows.append(
-            {"file": name, "valence": 1 + 0.5 * seed, "speaker": f"S{seed // 2}", "language": "none"}
-        )
+        rows.append({"file": name, "valence": 1 + 0.5 * seed, "speaker": f"S{seed // 2}", "language": "none"})
     write_table(folder / "labels.csv", rows)
     return folder
 

@@ -38,8 +38,8 @@ OTHER_VALUES: dict[type, dict[str, Any]] = {
         "model": "CNN",
         "preset": "seed",
         "seed": 1,
-        "epochs": 21,
-        "batch_size": 16,
+        "epochs": 17,
+        "batch_size": 7,
         "learning_rate": 1e-4,
         "learning_rate_period": 5,
         "learning_rate_factor": 0.5,
@@ -55,7 +55,11 @@ EACH_VALUE = [(kind, name) for kind in ALL_SETTINGS for name in OTHER_VALUES[kin
 
 
 def test_whoever_catches_the_base_catches_them_all():
-    own = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind.__module__ == errors.__name__]
+    own = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and kind.__module__ == errors.__name__
+    ]
     assert len(own) >= 8
     assert all(issubclass(kind, ValenceError) for kind in own)
 
@@ -156,12 +160,14 @@ def test_an_impossible_value_is_refused(kind: Any, name: str, value: Any):
 
 
 def test_the_scale_of_valence_may_not_be_upside_down():
-    with pytest.raises(SettingsError, match="valence_high=-1.0 cannot be used: expected a number above valence_low=1.0"):
+    with pytest.raises(
+        SettingsError, match=r"valence_high=-1\.0 cannot be used: expected a number above valence_low=1.0"
+    ):
         CorpusSettings.from_mapping({"valence_low": 1.0, "valence_high": -1.0})
 
 
 def test_an_unknown_way_to_standardise_is_refused_and_the_nearest_named():
-    with pytest.raises(SettingsError, match="no way to standardise 'speakers'. Did you mean 'speaker'"):
+    with pytest.raises(SettingsError, match=r"no way to standardise 'speakers'\. Did you mean 'speaker'"):
         TrainingSettings.from_mapping({"standardise": "speakers"})
     assert [TrainingSettings(standardise=kind).standardise for kind in STANDARDISE] == [*STANDARDISE]
 
@@ -219,7 +225,11 @@ def test_digests_are_the_same_in_every_process():
         "from valence_lib.settings import *\n"
         "print(FeatureSettings().digest(), CorpusSettings().digest(), training_settings('LSTM2', 'seed', 3).digest())"
     )
-    here = [FeatureSettings().digest(), CorpusSettings().digest(), training_settings("LSTM2", "seed", 3).digest()]
+    here = [
+        FeatureSettings().digest(),
+        CorpusSettings().digest(),
+        training_settings("LSTM2", "seed", 3).digest(),
+    ]
     for hash_seed in ("0", "12345"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         done = subprocess.run(

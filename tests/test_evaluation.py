@@ -55,9 +55,7 @@ def test_the_interval_is_scipys_percentile_interval_on_unclustered_clips(metric)
     generator = np.random.default_rng(5)
     truth = generator.uniform(1, 5, 150)
     prediction = 3 + 0.5 * (truth - 3) + generator.normal(0, 0.6, 150)
-    ours = interval(
-        Resampling(np.arange(150), seed=0, resamples=8000).scores(metric, truth, prediction)
-    )
+    ours = interval(Resampling(np.arange(150), seed=0, resamples=8000).scores(metric, truth, prediction))
     theirs = stats.bootstrap(
         (truth, prediction),
         METRICS[metric],
@@ -280,9 +278,7 @@ def test_errors_at_extremes():
         {"id": [f"{n}" for n in range(10)], "truth": truth, "prediction": 3 + 0.5 * (truth - 3)}
     )
     found = errors_at_extremes(predictions)
-    assert found["lowest"] == pytest.approx(
-        {"n": 2, "truth": 1.5, "prediction": 2.25, "mse": (1 + 0.25) / 2}
-    )
+    assert found["lowest"] == pytest.approx({"n": 2, "truth": 1.5, "prediction": 2.25, "mse": (1 + 0.25) / 2})
     assert found["highest"] == pytest.approx(
         {"n": 2, "truth": 4.5, "prediction": 3.75, "mse": (1 + 0.25) / 2}
     )
@@ -339,6 +335,14 @@ def test_rows_are_json():
 
     _, _, rows = _results()
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+
+
+def test_intervals_of_a_row_draw_the_speakers_of_its_part():
+    clips, predictions, rows = _results()
+    held_out = clips[clips["part"] == "test"]
+    resampling = Resampling(held_out["speaker"])
+    values = [series.loc[held_out["id"]] for series in predictions["LSTM2", "default"].values()]
+    assert rows[4]["intervals"] == score(held_out["valence"], values, resampling)["intervals"]
 
 
 def test_the_mean_predictor_knows_the_training_mean_alone():

@@ -267,7 +267,7 @@ def test_references_are_shared_and_not_copied(tmp_path: Path):
 def test_absent_file_is_a_clip_error(tmp_path: Path):
     with pytest.raises(ClipError, match=r"none\.pkl cannot be read: No such file") as caught:
         read_course_pickle(tmp_path / "none.pkl")
-    assert caught.value.reason == "unreadable file"
+    assert caught.value.reason == "unreadable"
 
 
 # Files made to do harm, put together instruction by instruction

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from valence_lib import tables
+from valence_lib.architecture import Layer
 
 ROWS = [
     {
@@ -64,13 +65,13 @@ def test_table_1_holds_lstm2_below_the_mean_predictor_on_both_parts():
     table = tables.table_1(RESULTS, SECONDS)
     mean = tables.MEAN_TITLE
     assert list(table["Model, preset"]) == [mean, "LSTM2, default", "LSTM2, seed"] * 2
-    assert list(table["Part"]) == ["validation"] * 3 + ["test"] * 3
+    assert list(table["Clips"]) == ["1,234 validation"] * 3 + ["1,234 test"] * 3
 
 
 @pytest.mark.parametrize(("made", "part"), [(tables.table_2, "validation"), (tables.test_table, "test")])
 def test_tables_of_one_part_hold_every_model(made, part):
     table = made(RESULTS, SECONDS)
-    assert set(table["Part"]) == {part}
+    assert set(table["Clips"]) == {f"1,234 {part}"}
     assert list(table["Model, preset"]) == [
         tables.MEAN_TITLE,
         "LSTM1, default",
@@ -83,8 +84,7 @@ def test_a_line_of_the_score_table():
     lines = tables.table_2(RESULTS, SECONDS).to_dict("records")
     assert lines[2] == {
         "Model, preset": "LSTM2, default",
-        "Part": "validation",
-        "Clips": "1,234",
+        "Clips": "1,234 validation",
         "MSE": "0.700 [0.600, 0.800]",
         "MAE": "0.660 [0.500, 0.700]",
         "Pearson r": "−0.100 [−0.200, 0.100]",
@@ -95,6 +95,25 @@ def test_a_line_of_the_score_table():
     }
     assert (lines[0]["Seeds"], lines[0]["Training"], lines[0]["Parameters"]) == ("–", "–", "1")
     assert lines[3]["Training"] == "–"
+
+
+def test_score_points_are_the_trained_models_of_one_part():
+    points = tables.score_points(RESULTS, "test")
+    assert points["label"].tolist() == ["LSTM1", "LSTM2", "LSTM2"]
+    assert points["kind"].tolist() == ["default preset", "default preset", "seed preset"]
+    assert points.loc[0, ["mse", "low", "high"]].tolist() == [0.70049, 0.6, 0.8]
+
+
+def test_layer_table_is_one_line_a_layer():
+    layers = [
+        Layer("lstm", "LSTM", "128 to 128", "T × 128", "T × 128", 132096),
+        Layer("linear", "Linear", "", "128", "1", 129),
+    ]
+    table = tables.layer_table("LSTM1", layers)
+    assert table.to_numpy().tolist() == [
+        ["LSTM1", "LSTM", "128 to 128", "T × 128", "132,096"],
+        ["LSTM1", "Linear", "–", "1", "129"],
+    ]
 
 
 def test_published_table_keeps_the_published_digits():

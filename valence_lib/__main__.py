@@ -166,10 +166,10 @@ def list_files(given: Sequence[Path]) -> list[Path]:
             listed.append(path)
             continue
         known = AUDIO_SUFFIXES | PICKLE_SUFFIXES
-        below = sorted(file for file in path.rglob("*") if file.suffix.lower() in known)
+        below = sorted(file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
         if not below:
             raise RunError(
-                f"the folder {str(path)!r} holds no audio file and no pickle; expected {', '.join(known)}."
+                f"the folder {str(path)!r} holds no audio file and no pickle; expected {', '.join(sorted(known))}."
             )
         listed += below
     return listed

@@ -42,11 +42,12 @@ def pad(clips: Sequence[LogMel]) -> tuple[torch.Tensor, torch.Tensor]:
     Args:
         clips: each [shape=(frames, n_mels)].
     """
-    lengths = torch.tensor([len(clip) for clip in clips])
-    padded = torch.zeros(len(clips), int(lengths.max()), clips[0].shape[1])
+    lengths = [len(clip) for clip in clips]
+    # Filled by numpy: torch warns of the read-only arrays that a memory-mapped store gives.
+    padded = np.zeros((len(clips), max(lengths), clips[0].shape[1]), np.float32)
     for row, clip in enumerate(clips):
-        padded[row, : len(clip)] = torch.from_numpy(np.ascontiguousarray(clip))
-    return padded, lengths
+        padded[row, : len(clip)] = clip
+    return torch.from_numpy(padded), torch.tensor(lengths)
 
 
 def in_order_of_length(

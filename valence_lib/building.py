@@ -120,7 +120,7 @@ def build_report(request: Request, jobs: int, stop_with_parent: bool = False) ->
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "workflow" / "Snakefile")]
         command += ["--directory", str(root), "--configfile", str(config), "--cores", str(jobs)]
         # Outputs appear whole or not at all, and the lock above is freed by the system also after a kill.
-        command += ["--nolock", "--rerun-incomplete", "--keep-going", "--quiet", "progress", "rules", "host"]
+        command += ["--nolock", "--rerun-incomplete", "--keep-going", "--quiet", "host", "reason"]
         finished = subprocess.run(command, check=False, preexec_fn=_end_with_parent)
     if finished.returncode == 0:
         print(

@@ -205,9 +205,12 @@ class Manifest(Corpus):
                 f"the manifest {path} has the columns {', '.join(columns) or '(none)'}; expected file and valence "
                 "(or raters as valence_a1, valence_a2, ...). Name them so in its first line."
             )
-        about_path = self._folder / "corpus.json"
-        about = json.loads(about_path.read_text(encoding="utf-8")) if about_path.is_file() else {}
-        super().__init__(name, [row["file"] for row in self._rows], sample_rate, about)
+        if unknown := sorted({row.get("part", "") for row in self._rows} - {"", *COURSE_PARTS}):
+            raise CorpusError(
+                f"the manifest {path} has the parts {', '.join(unknown)}; expected {', '.join(COURSE_PARTS)} or nothing. "
+                "Rename them, or leave the column out to have the clips divided."
+            )
+        super().__init__(name, [row["file"] for row in self._rows], sample_rate, _about(self._folder))
 
     def read(self, index: int) -> Clip:
         """See `Corpus.read`."""
@@ -226,6 +229,18 @@ class Manifest(Corpus):
     def part(self, index: int) -> str:
         """See `Corpus.part`."""
         return self._rows[index].get("part", "")
+
+
+def _about(folder: Path) -> dict[str, object]:
+    path = folder / "corpus.json"
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")).items())
+    except (OSError, ValueError, AttributeError) as error:
+        raise CorpusError(
+            f"{path} cannot be read ({error}); expected a JSON object that describes the corpus. Mend or remove it."
+        ) from error
 
 
 def _number(text: str, column: str) -> float:

@@ -29,7 +29,9 @@ def show_waveform(waveform: Waveform, sample_rate: int, run: Run, name: str) -> 
         figures.plot_waveform(waveform, sample_rate), "Waveform", f"`{name}`", alt=f"The waveform of {name}."
     )
     rendering.figure(
-        figures.plot_log_mel(spectrogram, sample_rate, run.features.hop_length, mel_frequencies(run.features)),
+        figures.plot_log_mel(
+            spectrogram, sample_rate, run.features.hop_length, mel_frequencies(run.features)
+        ),
         "Log-mel spectrogram",
         f"{spectrogram.shape[0]} frames of {spectrogram.shape[1]} bands",
         alt=f"The log-mel spectrogram of {name}.",

@@ -104,7 +104,7 @@ class Standardiser:
             in_training: whether each clip belongs to the training part; only those count for "train".
 
         Raises:
-            SettingsError: "speaker" where a clip's speaker is unknown.
+            SettingsError: "speaker" where a clip's speaker is unknown; no clip to fit on.
         """
         if kind in ("clip", "none"):
             nothing = np.zeros((0, 0), np.float32)
@@ -122,6 +122,10 @@ class Standardiser:
             values = frames.astype(np.float64)
             total = np.stack([np.full(values.shape[1], len(values)), values.sum(0), (values**2).sum(0)])
             sums.setdefault(group, []).append(total)
+        if not sums:
+            raise SettingsError(
+                f"standardise={kind!r} was given, but no clip to fit it on; expected at least one training clip."
+            )
         groups = tuple(sorted(sums))
         n, first, second = np.stack([np.sum(sums[group], axis=0) for group in groups], axis=1)
         mean = first / n

@@ -87,6 +87,11 @@ def drawing(
 
 
 def require(condition: bool, given: str, expected: str) -> None:
+    """Refuse, where the condition does not hold, to draw a figure of what was given.
+
+    Raises:
+        SettingsError: the condition does not hold.
+    """
     if not condition:
         raise SettingsError(f"This figure cannot be drawn: {given}; expected {expected}.")
 

@@ -3,7 +3,6 @@
 Every clip is read once; nothing is trained and nothing is written.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from tqdm.auto import tqdm
 from valence_lib.corpora import WHAT_IS_TAKEN, Clip, Corpus
 from valence_lib.errors import ClipError, CorpusError
 from valence_lib.settings import CorpusSettings, FeatureSettings
-from valence_lib.waveforms import check_waveform
+from valence_lib.waveforms import check_waveform, digest
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def inspect_corpus(
         CorpusError: no clip can be used, or none that can has a rating.
     """
     usable, refused = [], []
-    taken: dict[str, int] = {}
+    taken: dict[tuple[str, str], int] = {}
     for index in tqdm(range(len(corpus)), desc="check", unit="clip", disable=None if progress else True):
         try:
             clip = corpus.read(index)
@@ -54,8 +53,9 @@ def inspect_corpus(
         except ClipError as error:
             refused.append([corpus.ids[index], corpus.part(index), error.reason, str(error), ""])
             continue
-        taken[clip.speaker] = taken.get(clip.speaker, 0) + 1
-        if not settings.clips_per_speaker or taken[clip.speaker] <= settings.clips_per_speaker:
+        voice = clip.part, clip.speaker
+        taken[voice] = taken.get(voice, 0) + 1
+        if not settings.clips_per_speaker or taken[voice] <= settings.clips_per_speaker:
             usable.append({"index": index, **_describe(clip)})
     clips = pd.DataFrame(usable)
     if not usable:
@@ -97,17 +97,18 @@ def _check_label(clip: Clip, settings: CorpusSettings) -> None:
 
 
 def _describe(clip: Clip) -> dict[str, object]:
-    return {
+    measured = {
         "id": clip.id,
         "part": clip.part,
         "valence": math.nan if clip.valence is None else clip.valence,
         "speaker": clip.speaker,
         "n_samples": clip.waveform.size,
         "duration_seconds": clip.waveform.size / clip.sample_rate,
-        "digest": hashlib.sha256(clip.waveform.tobytes()).hexdigest(),
-        **{column: text for column, text in clip.labels.items() if column != "speaker"},
-        **clip.ratings,
+        "digest": digest(clip.waveform),
     }
+    # A column of the manifest never takes the place of what was measured, least of all of "index" or "digest".
+    labels = {column: text for column, text in clip.labels.items() if column not in {"index", *measured}}
+    return measured | labels | dict(clip.ratings)
 
 
 def _duplicates(clips: pd.DataFrame) -> dict[int, str]:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
@@ -37,13 +38,22 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
         raise NotebookError(
             f"{notebook.name} has {len(cells)} cells tagged 'parameters'; expected exactly one."
         )
+    try:
+        statements = ast.parse(cells[0].source).body
+    except SyntaxError as error:
+        raise NotebookError(
+            f"the parameters cell of {notebook.name} is not Python ({error}); expected only names with literal "
+            "values, as in seed = 0."
+        ) from error
     parameters = {}
-    for statement in ast.parse(cells[0].source).body:
+    for statement in statements:
         try:
-            if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
-                raise ValueError("not an assignment to a name")
-            parameters[statement.targets[0].id] = ast.literal_eval(statement.value)
-        except ValueError as error:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)]):
+                    parameters[name] = ast.literal_eval(statement.value)
+                case _:
+                    raise ValueError("not an assignment to one name")
+        except (ValueError, TypeError) as error:
             raise NotebookError(
                 f"the parameters cell of {notebook.name} holds {ast.unparse(statement)!r}; "
                 "expected only names with literal values, as in seed = 0."
@@ -83,7 +93,7 @@ def parse_parameter(notebook: Path, name: str, text: str) -> Any:
         return text
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError):
         value = text
     check_parameters(notebook, {name: value})
     return value
@@ -95,12 +105,14 @@ def run_notebook(notebook: Path, destination: Path, parameters: Mapping[str, Any
     Its working directory is its own folder, as in Jupyter and nbval.
 
     Raises:
-        NotebookError: a parameter is unknown or ill-typed, or a cell fails: the message names the cell
-            and ends in its traceback, and the notebook as far as it came lies beside `destination`,
+        NotebookError: a parameter is unknown or ill-typed, the kernel dies, or a cell fails: the message names the
+            cell and ends in its traceback, and the notebook as far as it came lies beside `destination`,
             under a name that ends in .failed.ipynb.
     """
     check_parameters(notebook, parameters)
     import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
     for name in _ONE_THREAD:
@@ -109,15 +121,17 @@ def run_notebook(notebook: Path, destination: Path, parameters: Mapping[str, Any
     partial = destination.with_name(f".{destination.stem}.{os.getpid()}.partial.ipynb")
     destination.parent.mkdir(parents=True, exist_ok=True)
     try:
-        executed = papermill.execute_notebook(
-            str(notebook),
-            str(partial),
-            parameters=dict(parameters),
-            cwd=str(notebook.parent),
-            progress_bar=False,
-            # Sockets in the file system: kernels that start side by side cannot race for a port.
-            config=Config(KernelManager={"transport": "ipc"}),
-        )
+        # Sockets in a folder of their own: kernels that start side by side race neither for a port nor, as they
+        # would for the default name in the working directory, for a socket.
+        with TemporaryDirectory(prefix="valence-") as sockets:
+            executed = papermill.execute_notebook(
+                str(notebook),
+                str(partial),
+                parameters=dict(parameters),
+                cwd=str(notebook.parent),
+                progress_bar=False,
+                config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
+            )
         write_notebook(destination, normalise(executed))
         failed.unlink(missing_ok=True)
     except papermill.PapermillExecutionError as error:
@@ -125,6 +139,11 @@ def run_notebook(notebook: Path, destination: Path, parameters: Mapping[str, Any
         trace = "\n".join(_ANSI.sub("", "\n".join(error.traceback)).splitlines()[-_TRACEBACK_LINES:])
         raise NotebookError(
             f"{notebook.name} failed in cell [{error.exec_count}]:\n{trace}\nOpen it with: jupyter lab {failed}"
+        ) from error
+    except (DeadKernelError, NoSuchKernel) as error:
+        raise NotebookError(
+            f"{notebook.name} lost its kernel or found none ({error}); expected a Python kernel that lives to the "
+            "end. A kernel that dies often lacked memory: run fewer at a time (JOBS=1)."
         ) from error
     finally:
         partial.unlink(missing_ok=True)
@@ -174,5 +193,6 @@ def _read(notebook: Path) -> NotebookNode:
         raise NotebookError(f"there is no notebook {str(notebook)!r}.{hint}")
     try:
         return nbformat.read(notebook, as_version=4)
-    except (ValueError, KeyError, nbformat.ValidationError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, nbformat.ValidationError) as error:
+        # JSON that is no notebook breaks nbformat in any of these ways, before it comes to validate.
         raise NotebookError(f"{str(notebook)!r} is not a notebook: {error}") from error

@@ -68,12 +68,12 @@ def read_course_pickle(path: Path) -> list[PickledClip]:
 
     Raises:
         PickleRefused: The file asks for anything else than data, or is no complete pickle.
-        ClipError: The file cannot be opened ("unreadable file") or holds something else ("wrong type").
+        ClipError: The file cannot be opened ("unreadable") or holds something else ("wrong type").
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ClipError("unreadable file", f"{path.name} cannot be read: {error.strerror}.") from error
+        raise ClipError("unreadable", f"{path.name} cannot be read: {error.strerror}.") from error
     return _clips(_Machine(path.name, content).run(), path.name)
 
 

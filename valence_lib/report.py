@@ -52,7 +52,7 @@ def load_frame(path: Path) -> pd.DataFrame:
         raise RunError(
             f"there is no {str(path)!r}; run the notebook that writes it first (their names are in order)."
         )
-    frame = pd.read_csv(path, float_precision="round_trip", dtype={"speaker": str, "id": str, "part": str})
+    frame = pd.read_csv(path, dtype={"speaker": str, "id": str, "part": str})
     text = frame.select_dtypes(exclude="number").columns
     return frame.fillna(dict.fromkeys(text, ""))
 

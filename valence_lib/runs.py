@@ -20,13 +20,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from valence_lib.batches import Batch, in_order_of_length, load
-from valence_lib.errors import RunError
+from valence_lib.errors import RunError, SettingsError
 from valence_lib.features import LogMel, Standardiser
 from valence_lib.files import write_json, written_whole
 from valence_lib.models import build_model, count_parameters
 from valence_lib.settings import FeatureSettings, TrainingSettings
 
 _CLIPS_PER_BATCH = 64
+# What reading a folder raises where a file is not there, cut off, of another program, or of another model.
+_DAMAGES = (OSError, ValueError, KeyError, TypeError, RuntimeError, SettingsError, SafetensorError)
 
 
 def pick_device(wanted: str = "auto") -> torch.device:
@@ -84,16 +86,17 @@ class Run:
         try:
             settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
             tensors, _ = read_tensors(folder / "best.safetensors")
-        except (OSError, ValueError, SafetensorError) as error:
+            features = FeatureSettings.from_mapping(settings["features"])
+            training = TrainingSettings.from_mapping(settings["training"])
+            model = build_model(training.model, features.n_mels)
+            model.load_state_dict(part_of(tensors, "model"))
+            standardiser = _standardiser(training.standardise, settings, tensors)
+        except _DAMAGES as error:
             raise RunError(
                 f"{str(folder)!r} is not a run that can be used ({error}); expected a folder such as "
                 "reports/demo/runs/LSTM2-default-0 with settings.json and best.safetensors."
             ) from error
-        features = FeatureSettings.from_mapping(settings["features"])
-        training = TrainingSettings.from_mapping(settings["training"])
-        model = build_model(training.model, features.n_mels)
-        model.load_state_dict(part_of(tensors, "model"))
-        return cls(features, training, model.eval(), _standardiser(training.standardise, settings, tensors))
+        return cls(features, training, model.eval(), standardiser)
 
     def predict(self, log_mels: Sequence[LogMel], speakers: Sequence[str]) -> NDArray[np.float64]:
         """Valence of each clip [shape=(clips,)], in rating points.

@@ -3,8 +3,11 @@
 Each takes the content of results.json and returns Markdown.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import pandas as pd
 
 from valence_lib.errors import RunError
 from valence_lib.report import row_of
@@ -24,9 +27,10 @@ def warnings(results: Results) -> list[str]:
             + " Nothing here says anything about human speech."
         )
     if split["shared_speakers"]:
+        named = ", ".join(split["shared_speakers"][:5]) + "…" * (len(split["shared_speakers"]) > 5)
         found.append(
             f"**Shared speakers.** The corpus's own parts share {len(split['shared_speakers'])} speakers "
-            f"({', '.join(split['shared_speakers'][:5])}…), so the scores include having heard them before."
+            f"({named}), so the scores include having heard them before."
         )
     if not results["speakers"]:
         found.append(
@@ -133,8 +137,8 @@ def against_ceiling(results: Results) -> str:
         sentences.append(
             f"One {who} against the mean of the others has an MSE of {rounded(raters['mse'])} and a CCC of "
             f"{rounded(raters['ccc'])}; the chosen model's test MSE, {rounded(chosen['mse'])}, is {relation} that "
-            f"(against the mean of all raters, which is the steadier truth). The raters' disagreement puts the noise of the "
-            f"mean rating at a variance of {rounded(raters['noise_variance'])}, below which no MSE can be expected to fall."
+            f"(against the mean of all raters, which is the steadier truth). From the raters' disagreement, the noise of the "
+            f"mean rating has a variance of {rounded(raters['noise_variance'])}: about the lowest MSE that can be hoped for."
         )
     else:
         sentences.append(
@@ -163,6 +167,30 @@ def at_extremes(extremes: Mapping[str, Mapping[str, float]]) -> str:
             f"{figures} The model regresses to the mean: it keeps {kept:.0%} of the distance between the two."
         )
     return f"{figures} The model does not shrink both ends towards the middle."
+
+
+def by_group(groups: pd.DataFrame, name: str) -> str:
+    """How far the error depends on who or what is heard; `groups` is what `errors_by_group` returns."""
+    worst, best = groups.iloc[0], groups.iloc[-1]
+    apart = worst["low"] > best["high"]
+    verdict = "their intervals do not overlap" if apart else "their intervals overlap, so this may be luck"
+    return (
+        f"By {name}, the MSE runs from {rounded(best['mse'])} ({best['group']}) to {rounded(worst['mse'])} "
+        f"({worst['group']}); {verdict}."
+    )
+
+
+def of_worst(worst: Sequence[Mapping[str, Any]]) -> str:
+    """Whether the worst clips have something in common: one speaker, one direction."""
+    speakers = Counter(clip["speaker"] for clip in worst if clip["speaker"])
+    too_high = sum(clip["prediction"] > clip["truth"] for clip in worst)
+    sentence = f"Of the {len(worst)} worst clips, {too_high} are predicted too high and {len(worst) - too_high} too low"
+    if speakers:
+        speaker, n = speakers.most_common(1)[0]
+        sentence += f"; {n} are spoken by {speaker}" + (
+            ", more than by all others together" if 2 * n > len(worst) else ""
+        )
+    return sentence + "."
 
 
 def _listed(names: list[str]) -> str:

@@ -7,6 +7,7 @@ value of the wrong type, and are identified by `digest`, which artefacts carry.
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -38,6 +39,9 @@ class _Settings:
                     f"{name}={value!r} is of type {type(value).__name__}, but {name} is of type "
                     f"{expected.__name__}; give it as in {name}={fields[name].default!r}."  # type: ignore[union-attr]
                 )
+        for name, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise SettingsError(f"{name}={value!r} cannot be used: expected a finite number.")
         converted = {name: float(v) if fields[name].type is float else v for name, v in values.items()}
         return cls(**converted)
 
@@ -101,7 +105,7 @@ class TrainingSettings(_Settings):
     preset: str = "default"
     seed: int = 0
     epochs: int = 20
-    batch_size: int = 32  # clips
+    batch_size: int = 16  # clips; the course report does not say. Small corpora need the many steps
     learning_rate: float = 1e-3  # Adam's, in the first epoch
     learning_rate_period: int = 0  # epochs between two reductions of the learning rate; 0 never reduces
     learning_rate_factor: float = 1.0  # what each reduction multiplies the learning rate by

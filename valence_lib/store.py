@@ -14,10 +14,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from valence_lib.corpora import Corpus
-from valence_lib.errors import RunError
+from valence_lib.errors import CorpusError, RunError
 from valence_lib.features import LogMel, log_mel
 from valence_lib.files import written_whole
 from valence_lib.settings import FeatureSettings
+from valence_lib.waveforms import Waveform, digest
 
 CLIPS_PER_SHARD = 256
 # Part of every key: raise it when `log_mel` itself changes what it returns.
@@ -67,7 +68,7 @@ class FeatureStore:
         expected = (int(self.lengths[rows].sum()), self.settings.n_mels)
         try:
             shard = np.load(self._paths[number], mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise RunError(
                 f"the feature store lacks the shard {self._paths[number].name}, or it is damaged ({error}). "
                 "Delete that file if it is there, and run 1_preprocess.ipynb again."
@@ -93,15 +94,28 @@ class FeatureStore:
         Args:
             corpus: that `clips["index"]` points into.
             progress: show a bar on standard error.
+
+        Raises:
+            CorpusError: a clip is no longer what it was when `clips` was made.
         """
         store = cls(folder, clips, settings)
         missing = [number for number, path in enumerate(store._paths) if not path.is_file()]
         for number in tqdm(missing, desc="log-mel", unit="shard", disable=None if progress else True):
             rows = range(number * CLIPS_PER_SHARD, min((number + 1) * CLIPS_PER_SHARD, len(clips)))
-            frames = [log_mel(corpus.read(int(clips["index"].iloc[row])).waveform, settings) for row in rows]
+            frames = [log_mel(_read_again(corpus, clips, row), settings) for row in rows]
             with written_whole(store._paths[number]) as path:
                 np.save(path, np.concatenate(frames), allow_pickle=False)
         return store
+
+
+def _read_again(corpus: Corpus, clips: pd.DataFrame, row: int) -> Waveform:
+    waveform = corpus.read(int(clips["index"].iloc[row])).waveform
+    if digest(waveform) != clips["digest"].iloc[row]:
+        raise CorpusError(
+            f"the audio of {clips['id'].iloc[row]!r} is not what it was when the corpus was checked; "
+            "let nothing write into the corpus, and run 1_preprocess.ipynb again."
+        )
+    return waveform
 
 
 def _shard_rows(n_clips: int) -> list[slice]:

@@ -8,7 +8,7 @@ import pandas as pd
 from valence_lib.architecture import Layer
 
 METRIC_TITLES = {"mse": "MSE", "mae": "MAE", "pearson_r": "Pearson r", "ccc": "CCC"}
-MEAN_TITLE = "Predict the training mean"
+MEAN_TITLE = "Predict the mean"
 
 
 def rounded(value: float, digits: int = 3) -> str:
@@ -44,7 +44,7 @@ def score_table(rows: Sequence[Mapping[str, Any]], seconds: Mapping[str, float])
     """
     lines = []
     for row in rows:
-        line = {"Model, preset": title_of(row), "Part": row["part"], "Clips": f"{row['n']:,}"}
+        line = {"Model, preset": title_of(row), "Clips": f"{row['n']:,} {row['part']}"}
         line |= {title: with_interval(row[m], row["intervals"][m]) for m, title in METRIC_TITLES.items()}
         line["Parameters"] = f"{row['parameters']:,}"
         line["Seeds"] = str(len(row["seeds"])) if row["seeds"] else "–"
@@ -115,7 +115,7 @@ def reference_table(results: Mapping[str, Any]) -> pd.DataFrame:
                 "Noise variance of the mean rating",
                 rounded(raters["noise_variance"]),
                 "–",
-                "estimated from the raters' disagreement; no model can be expected below",
+                "estimated from the raters' disagreement: about the lowest MSE that can be hoped for",
             )
         )
     if results["lowest_mse"] is not None:

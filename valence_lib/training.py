@@ -80,7 +80,8 @@ def train(
         epoch's clips, each before its own update, with dropout), validation_mse.
 
     Raises:
-        TrainingError: a loss that is not finite (naming epoch, batch and clips).
+        TrainingError: a loss or a prediction of a validation clip that is not finite (naming epoch, batch and clips).
+        RunError: the checkpoint in the folder is damaged.
     """
     torch.set_num_threads(1)
     os.environ.setdefault(
@@ -91,6 +92,10 @@ def train(
     torch.manual_seed(settings.seed)
     loop = _Loop(material, settings, folder, device)
     first = loop.resume() + 1
+    if first == 1:
+        # Weights of another training must not pass for those of the settings that are written next.
+        (folder / "best.safetensors").unlink(missing_ok=True)
+    save_settings(folder, material.store.settings, settings, loop.standardiser, loop.model)
     on_terminal = sys.stderr.isatty()
     label = f"{settings.model} {settings.preset} {settings.seed}"
     epochs = range(first, settings.epochs + 1)
@@ -120,7 +125,6 @@ class _Loop:
         )
         self.history: list[dict[str, float]] = []
         self.seconds = 0.0
-        save_settings(folder, material.store.settings, settings, self.standardiser, self.model)
 
     def run_epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch, validate, and write what a resumption needs."""
@@ -142,7 +146,7 @@ class _Loop:
             "epoch": epoch,
             "learning_rate": learning_rate,
             "training_mse": squared_error / len(self.train_rows),
-            "validation_mse": self._validate(),
+            "validation_mse": self._validate(epoch),
         }
         best = min((past["validation_mse"] for past in self.history), default=float("inf"))
         self.history.append(row)
@@ -173,15 +177,20 @@ class _Loop:
         self.optimiser.step()
         return value
 
-    def _validate(self) -> float:
+    def _validate(self, epoch: int) -> float:
         batches = in_order_of_length(
             self.validation_rows, self.material.store.lengths, self.settings.batch_size
         )
-        predictions = predict_batches(self.model, load(batches, self._read), self.device)
+        by_row = predict_batches(self.model, load(batches, self._read), self.device)
+        predictions = np.array([by_row[row] for row in self.validation_rows.tolist()])
+        if not np.isfinite(predictions).all():
+            clips = self.material.clips["id"].iloc[self.validation_rows[~np.isfinite(predictions)]]
+            raise TrainingError(
+                f"the predictions of the validation clips {', '.join(clips)} are not finite in epoch {epoch}. "
+                "Expected numbers: look at those clips."
+            )
         truth = self.valence[self.validation_rows].double().numpy()
-        return float(
-            np.mean((np.array([predictions[row] for row in self.validation_rows.tolist()]) - truth) ** 2)
-        )
+        return float(np.mean((predictions - truth) ** 2))
 
     def _checkpoint(self, epoch: int) -> None:
         """history.csv first: should a kill come between, the epoch is done again and its row replaced."""
@@ -191,8 +200,9 @@ class _Loop:
             writer.writerows(self.history)
         write_json(self.folder / "seconds.json", {"seconds": self.seconds, "device": str(self.device)})
         tensors = {**named("model", self.model.state_dict()), **named("optimiser", self._optimiser_tensors())}
-        metadata = {"epoch": str(epoch), "digest": self._digest()}
-        save_tensors(self.folder / "last.safetensors", tensors, metadata)
+        # One string alone: safetensors writes several in random order, and the bytes would differ.
+        metadata = {"digest": self._digest()}
+        save_tensors(self.folder / "last.safetensors", {**tensors, "epoch": torch.tensor(epoch)}, metadata)
 
     def _optimiser_tensors(self) -> dict[str, Tensor]:
         states = self.optimiser.state_dict()["state"]
@@ -207,16 +217,16 @@ class _Loop:
         """Go back to the last finished epoch in the folder, if there is one; return its number, else 0."""
         try:
             tensors, metadata = read_tensors(self.folder / "last.safetensors")
-            history = pd.read_csv(self.folder / "history.csv", float_precision="round_trip")
+            history = pd.read_csv(self.folder / "history.csv")
+            epoch, digest = int(tensors["epoch"]), metadata["digest"]
         except FileNotFoundError:
             return 0
-        except (SafetensorError, ValueError) as error:
+        except (SafetensorError, ValueError, KeyError) as error:
             raise RunError(
                 f"{self.folder}/last.safetensors is damaged ({error}); delete that folder."
             ) from error
-        if metadata["digest"] != self._digest():
+        if digest != self._digest():
             return 0  # another training's: this one starts anew
-        epoch = int(metadata["epoch"])
         self.model.load_state_dict(part_of(tensors, "model"))
         state = self.optimiser.state_dict()
         for name, tensor in part_of(tensors, "optimiser").items():

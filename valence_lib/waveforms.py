@@ -1,5 +1,6 @@
 """Samples as they are stored -> a waveform: float32, mono, in [-1, 1], at one sample rate, checked."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -41,20 +42,19 @@ def to_waveform(samples: NDArray[np.generic]) -> Waveform:
         full_scale = 2.0 ** (bits - 1)
         # Unsigned audio is centred on half of its range.
         values = (values - full_scale * (samples.dtype.kind == "u")) / full_scale
-    waveform = values.astype(np.float32)
-    if waveform.ndim == 2:
-        waveform = waveform.mean(axis=1, dtype=np.float32)
-    if not np.isfinite(waveform).all():
-        n_bad = int((~np.isfinite(waveform)).sum())
-        raise ClipError("not finite", f"{n_bad} of {waveform.size} samples are NaN or infinite.")
-    peak = float(np.abs(waveform).max(initial=0.0))
+    if values.ndim == 2:
+        values = values.mean(axis=1)
+    if not np.isfinite(values).all():
+        n_bad = int((~np.isfinite(values)).sum())
+        raise ClipError("not finite", f"{n_bad} of {values.size} samples are NaN or infinite.")
+    peak = float(np.abs(values).max(initial=0.0))
     if peak > _LARGEST_OVERSHOOT:
         raise ClipError(
             "wrong scale",
             f"the samples reach {peak:.6g}; expected floating-point audio in [-1, 1]. "
             "Divide it by its full scale, or store it as 16-bit integers.",
         )
-    return np.clip(waveform, -1.0, 1.0)
+    return np.clip(values, -1.0, 1.0).astype(np.float32)
 
 
 def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
@@ -76,13 +76,19 @@ def read_audio(path: Path, sample_rate: int) -> Waveform:
     """
     import soundfile
 
-    if not path.is_file():
-        raise ClipError("unreadable", f"there is no file {path.name!r} where the corpus names one.")
     try:
+        if not path.is_file():
+            raise ClipError("unreadable", f"there is no file {path.name!r} where the corpus names one.")
         samples, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+    # A headerless format (.raw) is a TypeError, a damaged header that declares a huge file a MemoryError.
+    except (RuntimeError, OSError, TypeError, MemoryError) as error:
         raise ClipError("unreadable", f"{path.name!r} cannot be decoded: {error}") from error
     return resample(to_waveform(samples), file_rate, sample_rate)
+
+
+def digest(waveform: Waveform) -> str:
+    """SHA-256 of the samples, as 64 hexadecimal digits: what clips with the same audio share."""
+    return hashlib.sha256(waveform.tobytes()).hexdigest()
 
 
 def check_waveform(waveform: Waveform, n_fft: int) -> None:

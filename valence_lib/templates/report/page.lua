@@ -64,6 +64,10 @@ local function expand_html(text)
   end
   text = text:gsub("(<caption><b>[^<]*</b> )([^<]*)(</caption>)", rewritten)
   text = text:gsub('(<div class="note">)([^<]*)(</div>)', rewritten)
+  text = text:gsub('(<t[dh][^>]*class="num">)([^<]*)', function(tag, cell)
+    -- A number stays on one line; a score and its interval may need two, and then each stays on one.
+    return tag .. cell:gsub(" ", "\u{a0}"):gsub("\u{a0}%[", " [")
+  end)
   if not for_pdf then
     if text:find("<table", 1, true) and not text:find('class="table"', 1, true) then
       text = '<div class="table" role="region" tabindex="0" aria-label="Table">' .. text .. "</div>"
@@ -73,10 +77,6 @@ local function expand_html(text)
   if text:find("<audio", 1, true) then
     return pandoc.Para { pandoc.Emph { pandoc.Str "Recording: to be heard in the HTML edition." } }
   end
-  text = text:gsub('(<t[dh][^>]*class="num">)([^<]*)', function(tag, cell)
-    -- Where a score and its interval need two lines, the interval stays on one.
-    return tag .. cell:gsub("%b[]", function(interval) return (interval:gsub(" ", "\u{a0}")) end)
-  end)
   return pandoc.read(text, "html").blocks
 end
 

@@ -1,0 +1,121 @@
+"""Rules of the house that a machine can check: imports go one way, nothing is undocumented, and imports are cheap."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "valence_lib"
+# A module imports only from modules before it. A new module gets its place here.
+ORDER = [
+    *("errors", "settings", "files", "pickles", "waveforms", "corpora", "inspection", "features", "store"),
+    *("splits", "batches", "models", "runs", "training", "metrics", "evaluation", "figures", "architecture"),
+    *("tables", "report", "sentences", "rendering", "exploring", "notebooks", "building", "committed"),
+    "__main__",
+]
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+every_file = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
+
+
+def _tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _imported(path):
+    """Full names of all that a file imports, anywhere in it."""
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} imports relatively; write valence_lib in full"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _modules_imported(path):
+    """Names of this package's modules that a file imports; a name of `valence_lib` itself is none."""
+    for name in _imported(path):
+        package, _, rest = name.partition(".")
+        if package == "valence_lib" and rest.split(".")[0] in {*MODULES, "demo"}:
+            yield rest.split(".")[0]
+
+
+def test_every_module_has_its_place():
+    assert sorted(set(MODULES) - set(ORDER)) == []
+    assert len(ORDER) == len(set(ORDER))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_rows_above_it(module):
+    above = ORDER[: ORDER.index(module)]
+    assert sorted(set(_modules_imported(PACKAGE / f"{module}.py")) - set(above)) == []
+
+
+def test_the_rule_sees_imports():
+    # Guards the test above, which an empty list would pass.
+    assert {"errors", "settings", "models", "runs", "store"} <= set(
+        _modules_imported(PACKAGE / "training.py")
+    )
+    assert "notebooks" in set(_modules_imported(PACKAGE / "__main__.py"))  # within a function
+
+
+@every_file
+def test_nothing_imports_from_the_tests_or_by_star(path):
+    own = {file.stem for file in Path(__file__).parent.glob("*.py")}
+    for name in _imported(path):
+        assert name.split(".")[0] not in {"tests", "conftest", *own}
+        assert not name.endswith(".*")
+
+
+@every_file
+def test_every_public_name_is_documented(path):
+    tree = _tree(path)
+    assert ast.get_docstring(tree), f"{path.name} has no docstring"
+
+    def undocumented(node, prefix=""):
+        for child in ast.iter_child_nodes(node):
+            if not isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            overload = any(
+                isinstance(d, ast.Name) and d.id == "overload" for d in getattr(child, "decorator_list", ())
+            )
+            if child.name.startswith("_") or overload:
+                continue
+            if not ast.get_docstring(child):
+                yield prefix + child.name
+            if isinstance(child, ast.ClassDef):
+                yield from undocumented(child, f"{prefix}{child.name}.")
+
+    assert list(undocumented(tree)) == []
+
+
+def test_no_room_is_for_everything():
+    assert not {"utils", "util", "helpers", "helper", "common", "misc"} & {path.stem for path in FILES}
+
+
+@every_file
+def test_no_file_holds_a_path_of_one_machine(path):
+    text = path.read_text(encoding="utf-8")
+    assert not [place for place in ("/home/", "/Users/", "/work/", "C:\\") if place in text]
+
+
+HEAVY = ("torch", "librosa", "matplotlib", "pandas", "scipy", "sklearn", "papermill", "soundfile")
+
+
+@pytest.mark.parametrize("module", ["valence_lib", "valence_lib.__main__"])
+def test_the_front_door_imports_nothing_heavy(module):
+    # In a fresh interpreter: in this one, other tests have imported everything.
+    program = f"import sys, {module}; print(*sorted(set(sys.modules) & set({HEAVY})))"
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    assert finished.stdout.split() == []
+
+
+def test_only_models_and_their_users_need_torch():
+    assert {path.stem for path in FILES if any(name.split(".")[0] == "torch" for name in _imported(path))} <= {
+        "batches", "models", "runs", "training", "architecture",
+    }  # fmt: skip

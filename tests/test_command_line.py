@@ -1,0 +1,260 @@
+"""The command line: exit statuses, what goes where, and predictions that stand one by one."""
+
+import csv
+import io
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import soundfile
+import torch
+from toy import FEATURES, make_material, tone
+
+import valence_lib
+from valence_lib.__main__ import list_files, main, parse_range
+from valence_lib.errors import RunError, SettingsError
+from valence_lib.features import log_mel
+from valence_lib.runs import Run
+from valence_lib.settings import training_settings
+from valence_lib.training import train
+
+TONES = {name: tone(valence, 0.3, 1) for name, valence in (("a", 1.5), ("b", 3.0), ("c", 4.5))}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run that has learnt the toy corpus a little."""
+    folder = tmp_path_factory.mktemp("runs") / "CNN-default-0"
+    settings = training_settings("CNN", "default", 0, epochs=4, learning_rate=1e-2)
+    train(make_material(tmp_path_factory.mktemp("features")), settings, folder, torch.device("cpu"), False)
+    return folder
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """A folder with a wav, a flac at another rate, a pickle, a file that is no audio, and one of another kind."""
+    folder = tmp_path / "clips"
+    (folder / "deeper").mkdir(parents=True)
+    soundfile.write(folder / "a.wav", TONES["a"], 8000, subtype="FLOAT")
+    stereo = np.repeat(np.repeat(TONES["b"], 2)[:, None], 2, axis=1)
+    soundfile.write(folder / "deeper" / "b.flac", stereo, 16000)
+    (folder / "c.pkl").write_bytes(pickle.dumps({"audio_data": TONES["c"]}))
+    (folder / "d.wav").write_bytes(b"RIFF, but then nothing")
+    (folder / "notes.txt").write_text("no clip")
+    return folder
+
+
+def _predict(capsys, run, *arguments):
+    status = main(["predict", *map(str, arguments), "--run", str(run)])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def _rows(text):
+    return {Path(file).name: outcome for file, outcome in list(csv.reader(io.StringIO(text)))[1:]}
+
+
+def test_a_folder_is_predicted_file_by_file_and_a_bad_one_is_named(run, clips, capsys):
+    status, out, err = _predict(capsys, run, clips)
+    lines = out.splitlines()
+    assert lines[0] == "file,valence"
+    paths = [clips / "a.wav", clips / "c.pkl", clips / "d.wav", clips / "deeper" / "b.flac"]
+    assert [line.split(",")[0] for line in lines[1:]] == [str(path) for path in paths]
+    found = _rows(out)
+    assert status == 1
+    assert found["d.wav"].startswith("error: unreadable: 'd.wav' cannot be decoded")
+    assert err.startswith(f"valence: {clips / 'd.wav'}: unreadable")
+    assert float(found["a.wav"]) < float(found["b.flac"]) < float(found["c.pkl"])
+    loaded = Run.load(run)
+    for file, name in (("a.wav", "a"), ("c.pkl", "c")):
+        expected = loaded.predict([log_mel(TONES[name], FEATURES)], [""])[0]
+        assert found[file] == f"{expected:.4f}"
+
+
+def test_all_well_is_status_0_and_nothing_on_standard_error(run, clips, capsys):
+    status, out, err = _predict(capsys, run, clips / "c.pkl", clips / "a.wav")
+    assert (status, err) == (0, "")
+    assert list(_rows(out)) == ["c.pkl", "a.wav"]  # as given
+
+
+def test_predictions_do_not_depend_on_the_other_files(run, clips, capsys):
+    together = _rows(_predict(capsys, run, clips)[1])
+    for name in ("a.wav", "c.pkl", "deeper/b.flac"):
+        alone = _rows(_predict(capsys, run, clips / name)[1])
+        key = Path(name).name
+        assert float(alone[key]) == pytest.approx(float(together[key]), abs=1.1e-4)
+
+
+def test_output_goes_to_the_named_file_alone(run, clips, capsys, tmp_path):
+    printed = _predict(capsys, run, clips)[1]
+    destination = tmp_path / "deep" / "predicted.csv"
+    status, out, _ = _predict(capsys, run, clips, "--output", destination)
+    assert (status, out) == (1, "")
+    assert destination.read_bytes().decode() == printed
+    assert [entry.name for entry in destination.parent.iterdir()] == ["predicted.csv"]
+
+
+def test_where_no_file_can_be_used_every_row_says_why(run, clips, capsys):
+    short, silent, many = clips / "short.wav", clips / "silent.wav", clips / "many.pkl"
+    soundfile.write(short, TONES["a"][:100], 8000)
+    soundfile.write(silent, np.zeros(4000), 8000)
+    many.write_bytes(pickle.dumps([{"audio_data": TONES["a"]}] * 2))
+    status, out, err = _predict(
+        capsys, run, short, silent, many, clips / "absent.wav", clips / "absent.pkl", clips / "notes.txt"
+    )
+    assert status == 1
+    assert len(err.splitlines()) == 6
+    found = _rows(out)
+    assert all(outcome.startswith("error: ") for outcome in found.values())
+    assert found["short.wav"].startswith("error: too short")
+    assert found["silent.wav"].startswith("error: silent")
+    assert found["many.pkl"].startswith("error: wrong type: 'many.pkl' holds 2 clips")
+    assert found["absent.wav"].startswith("error: unreadable")
+    assert "absent.pkl" in found
+    assert "notes.txt" in found
+
+
+def test_a_pickle_that_would_run_something_is_an_error_and_runs_nothing(run, tmp_path, capsys):
+    class Malice:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"audio_data": Malice()}))
+    status, out, _ = _predict(capsys, run, tmp_path / "bad.pkl")
+    assert status == 1
+    assert _rows(out)["bad.pkl"].startswith("error: forbidden global")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_names_with_commas_and_quotes_stay_one_field(run, tmp_path, capsys):
+    path = tmp_path / 'he said "well, no".wav'
+    soundfile.write(path, TONES["a"], 8000)
+    status, out, _ = _predict(capsys, run, path)
+    assert status == 0
+    assert list(csv.reader(io.StringIO(out)))[1][0] == str(path)
+
+
+def test_predict_refuses_a_folder_without_clips_and_one_without_a_run(run, tmp_path, capsys):
+    status, out, err = _predict(capsys, run, tmp_path)
+    assert (status, out) == (1, "")
+    assert f"the folder '{tmp_path}' holds no audio file and no pickle; expected .aif, .aiff, .au, .fl" in err
+    status, out, err = _predict(capsys, tmp_path / "nothing", tmp_path)
+    assert (status, out) == (1, "")
+    assert "is not a run that can be used" in err
+
+
+def test_list_files_takes_suffixes_in_any_case_and_keeps_what_was_named(tmp_path):
+    for name in ("B.WAV", "a.Flac", "c.txt", "d.PKL"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.wav").mkdir()
+    named = tmp_path / "c.txt"
+    assert [path.name for path in list_files([named, tmp_path])] == ["c.txt", "B.WAV", "a.Flac", "d.PKL"]
+    with pytest.raises(RunError, match="holds no audio file"):
+        list_files([tmp_path / "folder.wav"])
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"), [("1,5", (1.0, 5.0)), (" -1 , 1.5 ", (-1.0, 1.5)), ("0,1e2", (0.0, 100.0))]
+)
+def test_a_range_is_two_numbers(text, parsed):
+    assert parse_range(text) == parsed
+
+
+@pytest.mark.parametrize("text", ["", "1", "1,2,3", "low,high", "1-5"])
+def test_another_range_is_refused(text):
+    with pytest.raises(SettingsError, match="was given; expected two numbers as in 1,5"):
+        parse_range(text)
+
+
+def _manifest(folder):
+    folder.mkdir()
+    for name, waveform in TONES.items():
+        soundfile.write(folder / f"{name}.wav", waveform, 8000)
+    rows = ["a.wav,1.5,S1", "b.wav,3.0,S1", "c.wav,4.5,S2", "absent.wav,2,S2"]
+    (folder / "labels.csv").write_text("\n".join(["file,valence,speaker", *rows]) + "\n")
+    return folder
+
+
+def test_check_prints_what_is_in_a_corpus(tmp_path, capsys):
+    assert main(["check", str(_manifest(tmp_path / "tones"))]) == 0
+    out = capsys.readouterr().out
+    assert "corpus     tones: 4 clips, 3 taken, 1 in quarantine" in out
+    assert "valence    1.5 to 4.5, mean 3.000, variance 1.5000, 0 clips without" in out
+    assert "speakers   2" in out
+    assert "  absent.wav: unreadable: " in out
+
+
+def test_check_takes_the_scale(tmp_path, capsys):
+    corpus = str(_manifest(tmp_path / "tones"))
+    assert main(["check", corpus, "--range", "2,4"]) == 0
+    assert "quarantine label out of range: 2" in capsys.readouterr().out
+    assert main(["check", corpus, "--range", "10,20"]) == 1
+    assert "none can be used (label out of range: 3, unreadable: 1)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["check", "nowhere"], 1, "there is no corpus at 'nowhere'"),
+        (["check", "demo", "--range", "five"], 2, "the range 'five' was given"),
+        (["check", "demo", "--range", "5,1"], 2, "valence_high=1.0 cannot be used"),
+    ],
+)
+def test_check_says_what_is_wrong(arguments, status, said, capsys):
+    assert main(arguments) == status
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("valence: ")
+    assert said in printed.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["chekc"], ["predict", "x.wav"], ["notebook", "x.ipynb"]])
+def test_a_command_asked_wrongly_is_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: valence" in capsys.readouterr().err
+
+
+def test_version_and_help(capsys):
+    for option, said in (("--version", valence_lib.__version__), ("--help", "predict")):
+        with pytest.raises(SystemExit) as stopped:
+            main([option])
+        assert stopped.value.code == 0
+        assert said in capsys.readouterr().out
+
+
+def test_notebook_runs_with_typed_parameters(tmp_path, capsys):
+    cells = [
+        nbformat.v4.new_code_cell("seed = 0\nname = 'x'", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("(seed + 1, name)"),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = tmp_path / "x.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), notebook)
+    destination = tmp_path / "out" / "x.ipynb"
+
+    assert main(["notebook", str(notebook), str(destination), "-p", "sed", "1"]) == 1
+    assert "There is no parameter 'sed'. Did you mean 'seed'?" in capsys.readouterr().err
+    assert main(["notebook", str(notebook), str(destination), "-p", "seed", "one"]) == 1
+    assert "seed='one' is of type str; expected int, as in seed=0." in capsys.readouterr().err
+    assert not destination.exists()
+
+    assert main(["notebook", str(notebook), str(destination), "-p", "seed", "7", "-p", "name", "12"]) == 0
+    executed = nbformat.read(destination, 4)
+    assert executed.cells[-1].outputs[0].data["text/plain"] == "(8, '12')"
+
+
+def test_the_module_is_a_program(tmp_path):
+    command = [sys.executable, "-m", "valence_lib", "check", str(tmp_path / "nowhere")]
+    finished = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1]
+    )
+    assert finished.returncode == 1
+    assert finished.stdout == ""
+    assert finished.stderr.startswith("valence: there is no corpus at ")
+    assert "Traceback" not in finished.stderr

@@ -1,0 +1,380 @@
+"""Every way a corpus may lie on disk, read one clip at a time, and nothing of it touched."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import Voice
+
+from valence_lib import corpora
+from valence_lib.corpora import CourseFolder, Manifest, PickledCorpus, open_corpus
+from valence_lib.errors import ClipError, CorpusError
+
+
+@contextmanager
+def refused(reason: str, message: str | None = None) -> Iterator[None]:
+    with pytest.raises(ClipError, match=message) as caught:
+        yield
+    assert caught.value.reason == reason
+
+
+def manifest(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "labels.csv").write_text(text, encoding=encoding)
+    return folder
+
+
+# Course folders and course pickles
+
+
+def test_a_course_folder_holds_its_parts_in_order(course_folder: Path):
+    corpus = open_corpus(course_folder)
+    assert isinstance(corpus, CourseFolder)
+    assert (corpus.name, corpus.sample_rate, len(corpus)) == ("course", 8000, 8)
+    train = [f"train/{number:05}.pkl" for number in range(1, 7)]
+    assert corpus.ids == (*train, "test/00007.pkl", "test/00008.pkl")
+    assert [corpus.part(index) for index in range(8)] == ["train"] * 6 + ["test"] * 2
+    assert [clip.part for clip in corpus] == ["train"] * 6 + ["test"] * 2
+    assert [clip.valence for clip in corpus] == [1.5, 2, 2.5, 3, 3.5, 4, None, None]
+    assert {(clip.speaker, len(clip.labels), len(clip.ratings)) for clip in corpus} == {("", 0, 0)}
+
+
+def test_every_array_type_of_a_course_pickle_is_the_same_voice(course_folder: Path, voice: Voice):
+    # In order: float32, float64, int16, list of floats, list of 16-bit integers, float32.
+    for seed, clip in enumerate(open_corpus(course_folder)[:6]):
+        assert clip.waveform.dtype == np.float32
+        np.testing.assert_allclose(clip.waveform, voice(seed), atol=1 / 32768)
+
+
+def test_course_audio_comes_at_the_rate_that_is_asked_for(course_folder: Path, voice: Voice):
+    clip = open_corpus(course_folder, sample_rate=16000)[0]
+    assert clip.sample_rate == 16000
+    np.testing.assert_allclose(clip.waveform, voice(0, 16000), atol=1e-3)
+
+
+def test_one_pickle_with_a_list_of_dicts(tmp_path: Path, voice: Voice, write_pickle: Callable):
+    path = write_pickle(
+        tmp_path / "voices.pkl", [{"audio_data": voice(seed), "valence": seed} for seed in (1, 2, 3)]
+    )
+    corpus = open_corpus(path)
+    assert isinstance(corpus, PickledCorpus)
+    assert (corpus.name, corpus.ids) == ("voices", ("voices.pkl#0", "voices.pkl#1", "voices.pkl#2"))
+    assert [corpus.part(index) for index in range(3)] == ["", "", ""]
+    for seed, clip in enumerate(corpus, start=1):
+        assert (clip.valence, clip.part) == (seed, "")
+        np.testing.assert_array_equal(clip.waveform, voice(seed))
+
+
+def test_one_pickle_with_a_dict_of_columns(tmp_path: Path, voice: Voice, write_pickle: Callable):
+    columns = {"audio_data": [voice(1), voice(2).tolist()], "valence": np.array([1.5, 4.5])}
+    corpus = open_corpus(write_pickle(tmp_path / "voices.pkl", columns))
+    assert [clip.valence for clip in corpus] == [1.5, 4.5]
+    for seed, clip in enumerate(corpus, start=1):
+        np.testing.assert_allclose(clip.waveform, voice(seed), atol=1e-7)
+
+
+def test_one_pickle_a_part(tmp_path: Path, voice: Voice, write_pickle: Callable):
+    write_pickle(tmp_path / "both" / "test.pkl", [{"audio_data": voice(9)}])
+    write_pickle(
+        tmp_path / "both" / "train.pkl", [{"audio_data": voice(seed), "valence": 3} for seed in (1, 2)]
+    )
+    corpus = open_corpus(tmp_path / "both")
+    assert corpus.name == "both"
+    assert [(corpus.ids[index], corpus.part(index)) for index in range(3)] == [
+        ("train.pkl#0", "train"),
+        ("train.pkl#1", "train"),
+        ("test.pkl#0", "test"),
+    ]
+    assert [(clip.part, clip.valence) for clip in corpus] == [("train", 3), ("train", 3), ("test", None)]
+
+
+def test_a_folder_of_pickles_without_parts(tmp_path: Path, voice: Voice, write_pickle: Callable):
+    for number in (2, 1):
+        write_pickle(tmp_path / "flat" / f"{number:05}.pkl", {"audio_data": voice(number), "valence": number})
+    corpus = open_corpus(tmp_path / "flat")
+    assert corpus.ids == ("00001.pkl", "00002.pkl")
+    assert [(clip.valence, clip.part) for clip in corpus] == [(1, ""), (2, "")]
+
+
+def test_one_bad_clip_of_a_pickle_leaves_the_others(tmp_path: Path, voice: Voice, write_pickle: Callable):
+    entries = [
+        {"audio_data": voice(1), "valence": 2},
+        {"audio_data": "no audio", "valence": 2},
+        {"audio_data": voice(2), "valence": "high"},
+        {"valence": 2},
+        {"audio_data": [0.1, math.nan], "valence": 2},
+        {"audio_data": voice(3), "valence": 3},
+    ]
+    corpus = open_corpus(write_pickle(tmp_path / "voices.pkl", entries))
+    with refused("wrong type", "no audio"):
+        corpus[1]
+    with refused("label not a number", "high"):
+        corpus[2]
+    with refused("wrong type", "audio_data"):
+        corpus[3]
+    with refused("not finite"):
+        corpus[4]
+    assert [corpus[0].valence, corpus[5].valence] == [2, 3]
+
+
+def test_a_course_file_holds_one_clip(course_folder: Path, voice: Voice, write_pickle: Callable):
+    write_pickle(course_folder / "train" / "00002.pkl", [{"audio_data": voice(1)}, {"audio_data": voice(2)}])
+    corpus = open_corpus(course_folder)
+    with refused("wrong type", "'00002.pkl' holds 2 clips; expected one"):
+        corpus[1]
+    assert corpus[2].valence == 2.5
+
+
+def test_one_pickle_that_cannot_be_read_is_no_corpus(tmp_path: Path):
+    (tmp_path / "voices.pkl").write_bytes(b"\x80\x04broken")
+    with pytest.raises(CorpusError, match=r"'voices\.pkl' cannot be read"):
+        open_corpus(tmp_path / "voices.pkl")
+
+
+# Manifests
+
+
+def test_a_manifest_of_any_format_rate_and_number_of_channels(manifest_folder: Path, voice: Voice):
+    corpus = open_corpus(manifest_folder)
+    assert isinstance(corpus, Manifest)
+    assert (corpus.name, len(corpus)) == ("spoken", 6)
+    for seed, clip in enumerate(corpus):
+        assert clip.id == corpus.ids[seed]
+        assert (clip.sample_rate, clip.waveform.dtype) == (8000, np.float32)
+        np.testing.assert_allclose(clip.waveform, voice(seed), atol=0.02 if clip.id.endswith("ogg") else 1e-3)
+        assert clip.valence == 1 + 0.5 * seed
+        assert clip.labels == {"speaker": f"S{seed // 2}", "language": "none"}
+        assert (clip.speaker, clip.part, clip.ratings) == (f"S{seed // 2}", "", {})
+
+
+def test_a_manifest_may_be_named_itself(manifest_folder: Path):
+    shutil.move(manifest_folder / "labels.csv", manifest_folder / "ratings.csv")
+    assert open_corpus(manifest_folder / "ratings.csv").name == "spoken"
+    assert len(open_corpus(str(manifest_folder))) == 6
+
+
+def test_labels_csv_goes_before_other_tables(manifest_folder: Path):
+    (manifest_folder / "actors.csv").write_text("name,age\nA,30\n")
+    assert len(open_corpus(manifest_folder)) == 6
+    shutil.move(manifest_folder / "labels.csv", manifest_folder / "ratings.csv")
+    with pytest.raises(CorpusError, match=r"holds actors.csv, audio, ratings.csv; expected"):
+        open_corpus(manifest_folder)
+
+
+def test_valence_is_the_mean_of_the_raters_where_no_column_gives_it(manifest_folder: Path):
+    manifest(
+        manifest_folder,
+        "file,valence_a1,valence_a2,valence_a10,valence_mood\n"
+        "audio/0.wav,1,2.5,4,x\naudio/3.wav,2,,3,y\naudio/5.wav,,,,z\n",
+    )
+    all_rated, one_left_out, unrated = open_corpus(manifest_folder)
+    assert (all_rated.valence, one_left_out.valence, unrated.valence) == (2.5, 2.5, None)
+    assert all_rated.ratings == {"valence_a1": 1, "valence_a2": 2.5, "valence_a10": 4}
+    assert list(one_left_out.ratings) == ["valence_a1", "valence_a2", "valence_a10"]
+    np.testing.assert_array_equal(list(one_left_out.ratings.values()), [2, np.nan, 3])
+    assert np.isnan(list(unrated.ratings.values())).all()
+    assert all_rated.labels == {"valence_mood": "x"}
+
+
+def test_a_valence_column_goes_before_the_raters(manifest_folder: Path):
+    manifest(manifest_folder, "file,valence,valence_a1\naudio/0.wav,3.75,1\naudio/3.wav,,2\n")
+    assert [clip.valence for clip in open_corpus(manifest_folder)] == [3.75, 2]
+
+
+def test_parts_of_a_manifest(manifest_folder: Path):
+    manifest(
+        manifest_folder,
+        "file,valence,part\naudio/0.wav,3,train\naudio/1.flac,3,validation\naudio/3.wav,,test\naudio/5.wav,2,\n",
+    )
+    corpus = open_corpus(manifest_folder)
+    assert [corpus.part(index) for index in range(4)] == ["train", "validation", "test", ""]
+    assert [clip.part for clip in corpus] == ["train", "validation", "test", ""]
+    assert corpus[2].valence is None
+    assert corpus[0].labels == {}
+
+
+def test_a_part_of_an_unknown_name_is_refused(manifest_folder: Path):
+    manifest(manifest_folder, "file,valence,part\naudio/0.wav,3,train\naudio/3.wav,3,development\n")
+    with pytest.raises(CorpusError, match="development"):
+        open_corpus(manifest_folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufefffile,valence\naudio/0.wav,3\n",
+        'file,valence\n"audio/0.wav","3"\n',
+        "file,valence\r\naudio/0.wav, 3 \r\n",
+        "valence,file\n3,audio/0.wav,more,and more\n",
+        "file,valence\n\naudio/0.wav,3\n\n",
+    ],
+    ids=["byte order mark", "quotes", "spaces and CRLF", "too many fields", "blank lines"],
+)
+def test_tables_as_programs_write_them(manifest_folder: Path, text: str):
+    (clip,) = open_corpus(manifest(manifest_folder, text))
+    assert (clip.id, clip.valence, clip.labels) == ("audio/0.wav", 3, {})
+
+
+def test_a_row_that_breaks_off_has_no_label(manifest_folder: Path):
+    (clip,) = open_corpus(manifest(manifest_folder, "file,valence,speaker\naudio/0.wav\n"))
+    assert (clip.valence, clip.speaker) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "column"),
+    [("file,valence", "audio/0.wav,high", "valence"), ("file,valence_a1", "audio/0.wav,3;5", "valence_a1")],
+)
+def test_a_label_that_is_no_number(manifest_folder: Path, header: str, row: str, column: str):
+    corpus = open_corpus(manifest(manifest_folder, f"{header}\n{row}\n"))
+    with refused("label not a number", f"the column {column} holds '{row.split(',')[1]}'"):
+        corpus[0]
+
+
+def test_a_file_that_is_missing_or_no_audio_leaves_the_others(manifest_folder: Path):
+    (manifest_folder / "audio" / "1.flac").unlink()
+    (manifest_folder / "audio" / "3.wav").write_bytes(b"this is no audio")
+    corpus = open_corpus(manifest_folder)
+    for index in (1, 3):
+        with refused("unreadable"):
+            corpus[index]
+    assert corpus[4].valence == 3.0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"has the columns \(none\); expected file and valence"),
+        (b"file,mood\na.wav,3\n", "has the columns file, mood; expected file and valence"),
+        (b"name,valence\na.wav,3\n", "has the columns name, valence; expected file and valence"),
+        (b"file;valence\na.wav;3\n", "has the columns file;valence; expected file and valence"),
+        ("file,valence,name\na.wav,3,Jürgen\n".encode("latin-1"), "cannot be read as CSV in UTF-8"),
+        (b"file,valence\na.wav," + b"3" * 200_000, "cannot be read as CSV in UTF-8"),
+    ],
+    ids=["empty", "no valence", "no file", "semicolons", "Latin-1", "field too large"],
+)
+def test_a_table_that_is_no_manifest(tmp_path: Path, content: bytes, message: str):
+    (tmp_path / "labels.csv").write_bytes(content)
+    for where in (tmp_path, tmp_path / "labels.csv"):
+        with pytest.raises(CorpusError, match=message):
+            open_corpus(where)
+
+
+def test_what_a_corpus_says_of_itself(manifest_folder: Path):
+    assert open_corpus(manifest_folder).about == {}
+    about = {"description": "sums of sines", "synthetic": True}
+    (manifest_folder / "corpus.json").write_text(json.dumps(about))
+    assert open_corpus(manifest_folder).about == about
+
+
+@pytest.mark.parametrize("text", ['{"synthetic": tru', "[1, 2]"])
+def test_a_broken_corpus_json_is_named(manifest_folder: Path, text: str):
+    (manifest_folder / "corpus.json").write_text(text)
+    with pytest.raises(CorpusError, match=r"corpus\.json"):
+        open_corpus(manifest_folder)
+
+
+# What is no corpus
+
+
+def test_a_corpus_that_is_not_there(tmp_path: Path):
+    with pytest.raises(CorpusError, match=r"no corpus at '.*nothing'; expected 'demo'; a course folder"):
+        open_corpus(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [([], "holds nothing; expected"), (["b.wav", "a.txt"], "holds a.txt, b.wav; expected")],
+)
+def test_a_folder_that_is_no_corpus(tmp_path: Path, names: list[str], message: str):
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(CorpusError, match=message):
+        open_corpus(tmp_path)
+
+
+def test_an_audio_file_is_no_corpus(tmp_path: Path, voice: Voice):
+    soundfile.write(tmp_path / "clip.wav", voice(1), 8000)
+    with pytest.raises(CorpusError, match="cannot be read as CSV"):
+        open_corpus(tmp_path / "clip.wav")
+
+
+def test_demo_is_always_the_embedded_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    corpus = open_corpus("demo")
+    assert corpus.name == "demo"
+    assert corpus.about["synthetic"] is True
+    assert corpus[0].speaker
+
+
+# A lazy sequence
+
+
+def test_opening_a_course_folder_reads_no_clip(course_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    read: list[Path] = []
+    original = corpora.read_course_pickle
+    monkeypatch.setattr(corpora, "read_course_pickle", lambda path: read.append(path) or original(path))
+    corpus = open_corpus(course_folder)
+    _ = len(corpus), corpus.ids, corpus.part(3), iter(corpus)
+    assert read == []
+    _ = corpus[3]
+    assert [path.name for path in read] == ["00004.pkl"]
+
+
+def test_opening_a_manifest_reads_no_audio(manifest_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    read: list[Path] = []
+    original = soundfile.read
+    monkeypatch.setattr(soundfile, "read", lambda path, **rest: read.append(path) or original(path, **rest))
+    corpus = open_corpus(manifest_folder)
+    _ = len(corpus), corpus.ids, corpus.part(3), iter(corpus)
+    assert read == []
+    _ = corpus[3]
+    assert [path.name for path in read] == ["3.wav"]
+
+
+def test_unreadable_clips_fail_only_when_they_are_taken(course_folder: Path):
+    for path in course_folder.glob("train/*.pkl"):
+        path.write_bytes(b"broken")
+    corpus = open_corpus(course_folder)
+    clips = iter(corpus)
+    with pytest.raises(ClipError):
+        next(clips)
+    assert corpus[-1].part == "test"
+
+
+def test_a_corpus_is_a_sequence(course_folder: Path):
+    corpus = open_corpus(course_folder)
+    assert corpus[-1].id == corpus[7].id == "test/00008.pkl"
+    assert [clip.id for clip in corpus[1:7:3]] == ["train/00002.pkl", "train/00005.pkl"]
+    assert corpus[8:] == []
+    for index in (8, -9):
+        with pytest.raises(IndexError, match=f"clip {index} of a corpus of 8"):
+            corpus[index]
+
+
+# Nothing is written
+
+
+@pytest.mark.parametrize("kind", ["course_folder", "manifest_folder"])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_corpus_stays_as_it_was(
+    kind: str, read_only: bool, request: pytest.FixtureRequest, fingerprint: Callable
+):
+    folder = request.getfixturevalue(kind)
+    entries = [folder, *folder.rglob("*")]
+    if read_only:
+        for entry in entries:
+            entry.chmod(0o555 if entry.is_dir() else 0o444)
+    try:
+        before = fingerprint(folder)
+        assert len(list(open_corpus(folder))) == len(open_corpus(folder))
+        assert fingerprint(folder) == before
+    finally:
+        for entry in entries:
+            entry.chmod(0o755)

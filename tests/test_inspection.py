@@ -1,0 +1,333 @@
+"""Every kind of bad clip lands in quarantine with its reason, and the good ones go on."""
+
+import hashlib
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from conftest import Voice
+
+from valence_lib.corpora import Corpus, open_corpus
+from valence_lib.errors import CorpusError
+from valence_lib.inspection import Inspection, inspect_corpus, summarise
+from valence_lib.settings import CorpusSettings, FeatureSettings
+
+QUARANTINE_COLUMNS = ["id", "part", "reason", "message", "twin"]
+
+
+def inspect(where: Path | Corpus, **settings: Any) -> Inspection:
+    corpus = where if isinstance(where, Corpus) else open_corpus(where)
+    return inspect_corpus(corpus, CorpusSettings.from_mapping(settings), FeatureSettings(), progress=False)
+
+
+def reasons(inspection: Inspection) -> dict[str, str]:
+    return dict(zip(inspection.quarantine["id"], inspection.quarantine["reason"], strict=True))
+
+
+# Bad clips
+
+
+@pytest.fixture
+def bad_course(course_folder: Path, voice: Voice, write_pickle: Callable) -> tuple[Path, dict[str, str]]:
+    """The course folder with one clip of every kind that is bad, and each one's reason."""
+    voiced = voice(20)
+    square = np.sign(np.sin(np.arange(4000) / 20)).astype(np.float32)
+    contents: list[tuple[str, Any]] = [
+        ("empty", {"audio_data": np.zeros(0, np.float32), "valence": 3}),
+        ("too short", {"audio_data": voiced[:2047], "valence": 3}),
+        ("not finite", {"audio_data": np.where(np.arange(4000) == 7, np.nan, voiced), "valence": 3}),
+        ("not finite", {"audio_data": np.where(np.arange(4000) == 7, np.inf, voiced), "valence": 3}),
+        ("silent", {"audio_data": np.zeros(4000, np.float32), "valence": 3}),
+        ("clipped", {"audio_data": square, "valence": 3}),
+        ("wrong scale", {"audio_data": voiced * 32768, "valence": 3}),
+        ("wrong type", {"audio_data": "text", "valence": 3}),
+        ("wrong type", {"audio_data": voiced.astype(complex), "valence": 3}),
+        ("wrong type", {"audio_data": np.zeros((2, 3, 4)), "valence": 3}),
+        ("wrong type", {"valence": 3}),
+        ("wrong type", "text alone"),
+        ("label missing", {"audio_data": voiced}),
+        ("label out of range", {"audio_data": voiced, "valence": 5.01}),
+        ("label out of range", {"audio_data": voiced, "valence": -1}),
+        ("label not a number", {"audio_data": voiced, "valence": "3"}),
+        ("label not a number", {"audio_data": voiced, "valence": None}),
+        ("label not a number", {"audio_data": voiced, "valence": math.nan}),
+        ("label not a number", {"audio_data": voiced, "valence": math.inf}),
+        ("duplicate", {"audio_data": voice(3), "valence": 3}),
+    ]
+    expected = {}
+    for number, (reason, content) in enumerate(contents, start=100):
+        write_pickle(course_folder / "train" / f"{number:05}.pkl", content)
+        expected[f"train/{number:05}.pkl"] = reason
+    (course_folder / "train" / "00200.pkl").write_bytes(b"")
+    (course_folder / "train" / "00201.pkl").write_bytes(b"this is no pickle")
+    (course_folder / "train" / "00202.pkl").mkdir()
+    return course_folder, expected
+
+
+def test_every_bad_clip_is_quarantined_with_its_reason_and_the_others_go_on(bad_course):
+    folder, expected = bad_course
+    inspection = inspect(folder)
+    found = reasons(inspection)
+    assert {clip: reason for clip, reason in found.items() if clip < "train/00200.pkl"} == expected
+    assert found.keys() - expected.keys() == {f"train/00{number}.pkl" for number in (200, 201, 202)}
+    good = [f"train/{n:05}.pkl" for n in range(1, 7)] + ["test/00007.pkl", "test/00008.pkl"]
+    assert list(inspection.clips["id"]) == good
+
+
+def test_the_quarantine_is_in_the_corpus_order_and_says_why(bad_course):
+    folder, _ = bad_course
+    quarantine = inspect(folder).quarantine
+    assert list(quarantine.columns) == QUARANTINE_COLUMNS
+    assert list(quarantine["id"]) == sorted(quarantine["id"])
+    assert set(quarantine["part"]) == {"train"}
+    assert (quarantine["message"].str.len() > 10).all()
+    assert quarantine.loc[quarantine["reason"] != "duplicate", "twin"].eq("").all()
+
+
+def test_bad_clips_of_a_manifest(manifest_folder: Path, voice: Voice, write_table: Callable):
+    soundfile.write(manifest_folder / "audio" / "short.wav", voice(9)[:2047], 8000)
+    soundfile.write(manifest_folder / "audio" / "silent.flac", np.zeros(8000), 16000)
+    soundfile.write(manifest_folder / "audio" / "nan.wav", voice(9) * np.nan, 8000, subtype="FLOAT")
+    (manifest_folder / "audio" / "damaged.wav").write_bytes(b"RIFF")
+    rows: list[tuple[str, object, str]] = [
+        ("0.wav", 3, ""),
+        ("nothing.wav", 3, "unreadable"),
+        ("damaged.wav", 3, "unreadable"),
+        ("short.wav", 3, "too short"),
+        ("silent.flac", 3, "silent"),
+        ("nan.wav", 3, "not finite"),
+        ("1.flac", "", "label missing"),
+        ("2.ogg", 0.5, "label out of range"),
+        ("3.wav", "good", "label not a number"),
+        ("4.flac", "nan", "label not a number"),
+        ("5.wav", 2, ""),
+    ]
+    write_table(
+        manifest_folder / "labels.csv",
+        [{"file": f"audio/{name}", "valence": valence} for name, valence, _ in rows],
+    )
+    inspection = inspect(manifest_folder)
+    assert reasons(inspection) == {f"audio/{name}": reason for name, _, reason in rows if reason}
+    assert list(inspection.clips["id"]) == ["audio/0.wav", "audio/5.wav"]
+
+
+def test_labels_at_the_ends_of_the_scale_are_in_range(manifest_folder: Path, write_table: Callable):
+    values = {"0.wav": -3, "1.flac": 3, "3.wav": 3.001, "5.wav": -3.001}
+    rows = [{"file": f"audio/{name}", "valence": valence} for name, valence in values.items()]
+    write_table(manifest_folder / "labels.csv", rows)
+    inspection = inspect(manifest_folder, valence_low=-3, valence_high=3)
+    assert list(inspection.clips["valence"]) == [-3, 3]
+    assert set(reasons(inspection).values()) == {"label out of range"}
+    assert inspection.quarantine["message"].str.contains("expected -3 to 3").all()
+
+
+# Duplicates
+
+
+def test_the_same_audio_under_another_name_is_kept_once(
+    course_folder: Path, voice: Voice, write_pickle: Callable
+):
+    # Stored otherwise, as float64, it is still the same waveform.
+    for number in (50, 60):
+        content = {"audio_data": voice(0).astype(np.float64), "valence": 4}
+        write_pickle(course_folder / "train" / f"{number:05}.pkl", content)
+    inspection = inspect(course_folder)
+    assert reasons(inspection) == {"train/00050.pkl": "duplicate", "train/00060.pkl": "duplicate"}
+    assert set(inspection.quarantine["twin"]) == {"train/00001.pkl"}
+    assert "train/00001.pkl" in inspection.quarantine["message"].iloc[0]
+    assert "train/00001.pkl" in set(inspection.clips["id"])
+    assert inspection.clips["digest"].is_unique
+
+
+def test_of_audio_in_training_and_test_the_test_clip_is_kept(
+    course_folder: Path, voice: Voice, write_pickle: Callable
+):
+    write_pickle(course_folder / "test" / "00099.pkl", {"audio_data": voice(0)})
+    inspection = inspect(course_folder)
+    assert reasons(inspection) == {"train/00001.pkl": "duplicate"}
+    assert list(inspection.quarantine["twin"]) == ["test/00099.pkl"]
+    assert "test/00099.pkl" in set(inspection.clips["id"])
+
+
+def test_a_bad_clip_does_not_displace_a_good_one_with_its_audio(
+    course_folder: Path, voice: Voice, write_pickle: Callable
+):
+    write_pickle(course_folder / "train" / "00000.pkl", {"audio_data": voice(0), "valence": 9})
+    inspection = inspect(course_folder)
+    assert reasons(inspection) == {"train/00000.pkl": "label out of range"}
+    assert "train/00001.pkl" in set(inspection.clips["id"])
+
+
+def test_a_file_listed_twice_is_taken_once(manifest_folder: Path, write_table: Callable):
+    rows = [{"file": f"audio/{name}", "valence": 3} for name in ("0.wav", "5.wav", "0.wav")]
+    write_table(manifest_folder / "labels.csv", rows)
+    inspection = inspect(manifest_folder)
+    assert list(inspection.clips["id"]) == ["audio/0.wav", "audio/5.wav"]
+    assert reasons(inspection) == {"audio/0.wav": "duplicate"}
+
+
+# The table of clips
+
+
+def test_what_the_table_says_of_each_clip(manifest_folder: Path, voice: Voice):
+    (manifest_folder / "labels.csv").write_text(
+        "file,speaker,valence_a1,valence_a2,mood\naudio/9.wav,S9,1,2,x\naudio/5.wav,S1,2,,calm\naudio/3.wav,S2,3,4,glad\n"
+    )
+    inspection = inspect(manifest_folder)
+    clips = inspection.clips
+    first = open_corpus(manifest_folder)[1]
+    described = ["index", "id", "part", "valence", "speaker", "n_samples", "duration_seconds", "digest"]
+    assert list(clips.columns) == [*described, "mood", "valence_a1", "valence_a2"]
+    assert list(clips["index"]) == [1, 2]
+    assert list(clips["id"]) == ["audio/5.wav", "audio/3.wav"]
+    assert list(clips["speaker"]) == ["S1", "S2"]
+    assert list(clips["valence"]) == [2, 3.5]
+    assert list(clips["n_samples"]) == [4000, 4000]
+    assert list(clips["duration_seconds"]) == [0.5, 0.5]
+    assert clips["digest"].iloc[0] == hashlib.sha256(first.waveform.tobytes()).hexdigest()
+    assert list(clips["mood"]) == ["calm", "glad"]
+    np.testing.assert_array_equal(clips[["valence_a1", "valence_a2"]], [[2, np.nan], [3, 4]])
+
+
+@pytest.mark.parametrize("column", ["index", "id", "n_samples", "duration_seconds", "digest"])
+def test_a_column_of_the_manifest_does_not_overwrite_what_was_measured(
+    manifest_folder: Path, column: str, write_table: Callable
+):
+    measured = inspect(manifest_folder).clips[column].tolist()
+    rows = [{"file": f"audio/{name}", "valence": 3, column: "7"} for name in ("0.wav", "1.flac", "2.ogg")]
+    write_table(manifest_folder / "labels.csv", rows)
+    assert inspect(manifest_folder).clips[column].tolist() == measured[:3]
+
+
+def test_unlabelled_test_clips_are_usable(course_folder: Path):
+    clips = inspect(course_folder).clips
+    assert list(clips["part"]) == ["train"] * 6 + ["test"] * 2
+    assert list(clips["valence"].isna()) == [False] * 6 + [True] * 2
+
+
+def test_a_good_corpus_has_an_empty_quarantine(manifest_folder: Path):
+    quarantine = inspect(manifest_folder).quarantine
+    assert list(quarantine.columns) == QUARANTINE_COLUMNS
+    assert len(quarantine) == 0
+
+
+def test_the_first_clips_of_each_speaker_can_be_taken_alone(
+    manifest_folder: Path, voice: Voice, write_table: Callable
+):
+    for name, seed in (("short.wav", 30), ("good.wav", 31)):
+        audio = voice(seed)[: 100 if name == "short.wav" else None]
+        soundfile.write(manifest_folder / "audio" / name, audio, 8000)
+    order = [
+        ("short.wav", "A"),
+        ("0.wav", "A"),
+        ("1.flac", "B"),
+        ("3.wav", "A"),
+        ("5.wav", "B"),
+        ("good.wav", "C"),
+    ]
+    rows = [{"file": f"audio/{name}", "valence": 3, "speaker": speaker} for name, speaker in order]
+    write_table(manifest_folder / "labels.csv", rows)
+    inspection = inspect(manifest_folder, clips_per_speaker=1)
+    # What cannot be used does not count as a speaker's first clip, and what is left over is not bad.
+    assert list(inspection.clips["id"]) == ["audio/0.wav", "audio/1.flac", "audio/good.wav"]
+    assert reasons(inspection) == {"audio/short.wav": "too short"}
+
+
+# No clip at all
+
+
+def test_a_corpus_of_bad_clips_alone(course_folder: Path):
+    for path in course_folder.rglob("*.pkl"):
+        path.write_bytes(b"this is no pickle")
+    with pytest.raises(
+        CorpusError, match=r"'course' has 8 clips, of which none can be used \(.*: 8\); expected"
+    ):
+        inspect(course_folder)
+
+
+def test_a_manifest_without_rows(tmp_path: Path):
+    (tmp_path / "labels.csv").write_text("file,valence\n")
+    with pytest.raises(CorpusError, match=r"has 0 clips, of which none can be used \(it is empty\)"):
+        inspect(tmp_path)
+
+
+def test_a_corpus_without_a_single_rating(course_folder: Path):
+    for path in course_folder.glob("train/*.pkl"):
+        path.unlink()
+    with pytest.raises(
+        CorpusError, match="none of the 2 usable clips of 'course' has a rating to learn from"
+    ):
+        inspect(course_folder)
+
+
+# Nothing is written
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_the_corpus_stays_as_it_was(bad_course, fingerprint: Callable, read_only: bool):
+    folder, _ = bad_course
+    entries = [folder, *folder.rglob("*")]
+    if read_only:
+        for entry in entries:
+            entry.chmod(0o555 if entry.is_dir() else 0o444)
+    try:
+        before = fingerprint(folder)
+        assert len(inspect(folder).clips) == 8
+        assert fingerprint(folder) == before
+    finally:
+        for entry in entries:
+            entry.chmod(0o755)
+
+
+def test_two_inspections_are_the_same(bad_course):
+    folder, _ = bad_course
+    first, second = inspect(folder), inspect(folder)
+    pd.testing.assert_frame_equal(first.clips, second.clips)
+    pd.testing.assert_frame_equal(first.quarantine, second.quarantine)
+
+
+# The summary
+
+
+def test_the_summary_counts_clips_labels_speakers_and_reasons(bad_course):
+    folder, _ = bad_course
+    corpus = open_corpus(folder)
+    inspection = inspect(corpus)
+    lines = summarise(inspection, corpus).splitlines()
+    assert lines[:4] == [
+        "corpus     course: 31 clips, 8 taken, 23 in quarantine",
+        "duration   0.50 to 0.50 s, mean 0.50 s, 0.001 h in all",
+        # 1.5, 2, ... 4
+        "valence    1.5 to 4, mean 2.750, variance 0.7292, 2 clips without",
+        "speakers   not named: training and test may share voices",
+    ]
+    assert "parts      train 6, test 2" in lines
+    histogram = [line for line in lines if re.match(r" +\d\.\d\d to ", line)]
+    assert len(histogram) == 8
+    assert sum(int(line.split()[-1]) for line in histogram) == 6
+    assert "quarantine wrong type: 5" in lines
+    assert any(line.startswith("  train/00101.pkl: too short: the clip has 2047 samples") for line in lines)
+    assert sum(line.startswith("  train/") for line in lines) == 23
+
+
+def test_the_summary_of_a_good_corpus_with_speakers_and_one_rating(
+    manifest_folder: Path, write_table: Callable
+):
+    rows = [
+        {"file": f"audio/{name}", "valence": 3, "speaker": speaker}
+        for name, speaker in (("0.wav", "A"), ("1.flac", "B"), ("3.wav", "A"))
+    ]
+    write_table(manifest_folder / "labels.csv", rows)
+    corpus = open_corpus(manifest_folder)
+    summary = summarise(inspect(corpus), corpus)
+    assert "3 clips, 3 taken, 0 in quarantine" in summary
+    assert "valence    3 to 3, mean 3.000, variance 0.0000, 0 clips without" in summary
+    assert "speakers   2" in summary
+    assert "\nquarantine" not in summary
+    assert "\nparts" not in summary

@@ -1,0 +1,196 @@
+"""A report's folder: what is saved comes back, results.json keeps its contract, the hand-in file is complete."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from valence_lib import report
+from valence_lib.corpora import open_corpus
+from valence_lib.errors import RunError
+from valence_lib.files import write_json
+from valence_lib.inspection import inspect_corpus
+from valence_lib.metrics import ccc, mse
+from valence_lib.settings import CorpusSettings, FeatureSettings
+from valence_lib.splits import assign_parts
+from valence_lib.store import FeatureStore
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+
+@pytest.fixture(scope="module")
+def preprocessed(tmp_path_factory):
+    """A report's folder after 1_preprocess, on a few clips of the demo corpus."""
+    folder = tmp_path_factory.mktemp("reports") / "tiny"
+    corpus, features, admitted = open_corpus("demo"), FeatureSettings(), CorpusSettings(clips_per_speaker=2)
+    inspection = inspect_corpus(corpus, admitted, features, progress=False)
+    inspection.clips["part"], split_by = assign_parts(inspection.clips, seed=0)
+    FeatureStore.build(
+        folder.parent / report.FEATURES_FOLDER, corpus, inspection.clips, features, progress=False
+    )
+    report.save_preprocessed(folder, corpus, inspection, split_by, admitted, features)
+    return folder
+
+
+def write_run(folder: Path, model: str, preset: str, seed: int, error: float) -> str:
+    """A finished run whose predictions are off by a constant."""
+    run = report.run_name(model, preset, seed)
+    clips = report.load_frame(folder / "preprocess" / "clips.csv")
+    held_out = clips[clips["part"].isin(["validation", "test"])]
+    predictions = held_out[["id", "part", "speaker", "duration_seconds"]].assign(
+        truth=held_out["valence"], prediction=held_out["valence"] + error
+    )
+    report.save_frame(folder / "runs" / run / "predictions.csv", predictions)
+    training = {"model": model, "preset": preset, "seed": seed}
+    write_json(folder / "runs" / run / "settings.json", {"training": training, "parameters": 10})
+    write_json(folder / "runs" / run / "seconds.json", {"seconds": 2.0 + seed})
+    return run
+
+
+def test_clips_come_back_as_they_were_saved(preprocessed):
+    clips = report.load_frame(preprocessed / "preprocess" / "clips.csv")
+    assert len(clips) == 30
+    assert set(clips["part"]) == {"train", "validation", "test"}
+    demo = open_corpus("demo")
+    for row in clips.iloc[::7].itertuples():
+        clip = demo.read(row.index)
+        assert (row.id, row.valence, row.speaker) == (clip.id, clip.valence, clip.speaker)
+        assert row.duration_seconds == clip.waveform.size / 8000
+        assert row.valence_a1 == clip.ratings["valence_a1"]
+
+
+def test_the_corpus_file_holds_what_the_report_says_of_the_corpus(preprocessed):
+    corpus = report.load_json(preprocessed / "preprocess" / "corpus.json")
+    clips = report.load_frame(preprocessed / "preprocess" / "clips.csv")
+    assert corpus["label_variance"] == pytest.approx(np.var(clips["valence"]), abs=1e-12)
+    assert (corpus["clips"], corpus["speakers"], corpus["quarantined"]) == (30, 15, 0)
+    assert corpus["split"]["by"] == "speaker"
+    assert corpus["split"]["shared_speakers"] == []
+    assert corpus["synthetic"] is True
+    assert 0 < corpus["lowest_mse"] < corpus["label_variance"]
+
+
+def test_material_gives_each_row_its_own_frames(preprocessed):
+    from valence_lib.features import log_mel
+
+    material = report.load_material(preprocessed)
+    demo = open_corpus("demo")
+    for row in (0, 13, 29):
+        expected = log_mel(demo.read(int(material.clips["index"][row])).waveform, material.store.settings)
+        np.testing.assert_array_equal(material.store[row], expected)
+
+
+def test_results_keep_their_contract(preprocessed):
+    runs = [
+        write_run(preprocessed, model, preset, seed, error)
+        for model, preset, error in (
+            ("LSTM2", "default", 0.1),
+            ("CNN", "default", 0.5),
+            ("LSTM2", "seed", 0.2),
+        )
+        for seed in (0, 1)
+    ]
+    results, seconds = report.collect_results(preprocessed, runs)
+    json.dumps(results, allow_nan=False)
+    for key in ("corpus", "clips", "speakers", "quarantined", "label_variance", "raters", "rows"):
+        assert key in results
+    first = results["rows"][0]
+    assert (first["model"], first["preset"], first["seeds"]) == ("mean", None, [])
+    assert len(results["rows"]) == 2 * (1 + 3)
+    for row in results["rows"]:
+        assert {
+            "model",
+            "preset",
+            "part",
+            "n",
+            "mse",
+            "mae",
+            "pearson_r",
+            "ccc",
+            "intervals",
+            "parameters",
+        } <= set(row)
+        assert set(row["intervals"]) == {"mse", "mae", "pearson_r", "ccc"}
+        assert all(low <= high for low, high in row["intervals"].values())
+    row = report.row_of(results, "LSTM2", "seed", "test")
+    assert row["mse"] == pytest.approx(0.04)
+    assert row["seeds"] == [0, 1]
+    assert results["chosen"] == {"model": "LSTM2", "preset": "default", "run": "LSTM2-default-0"}
+    assert seconds == {"LSTM2, default": 2.5, "CNN, default": 2.5, "LSTM2, seed": 2.5}
+    clips = report.load_frame(preprocessed / "preprocess" / "clips.csv")
+    truth = clips.loc[clips["part"] == "test", "valence"]
+    mean = report.row_of(results, "mean", None, "test")
+    assert mean["mse"] == pytest.approx(
+        mse(truth, [clips.loc[clips["part"] == "train", "valence"].mean()] * len(truth))
+    )
+    assert row["ccc"] == pytest.approx(ccc(truth, truth + 0.2))
+    # Paired, a constant difference has no spread: the smaller error is better however wide the single intervals are.
+    against_cnn = next(
+        c for c in results["comparisons"] if c["second"] == ["CNN", "default"] and c["metric"] == "mse"
+    )
+    assert against_cnn["verdict"] == "better"
+    with pytest.raises(RunError, match="no row for LSTM3"):
+        report.row_of(results, "LSTM3", "default", "test")
+
+
+def test_an_unfinished_run_is_named(preprocessed):
+    with pytest.raises(RunError, match="LSTM1-default-9"):
+        report.collect_results(preprocessed, ["LSTM1-default-9"])
+
+
+def test_errors_are_grouped_by_what_the_corpus_says(preprocessed):
+    run = write_run(preprocessed, "LSTM1", "default", 0, 0.3)
+    predictions = report.test_predictions(preprocessed, run)
+    assert set(report.groupings(predictions)) >= {"speaker", "language"}
+    assert len(predictions) == 6
+    assert not predictions["truth"].isna().any()
+
+
+def test_course_predictions_have_one_row_a_test_pickle_also_for_quarantined_ones(tmp_path):
+    clips = pd.DataFrame(
+        {
+            "id": ["train/0.pkl", "train/1.pkl", "test/11.pkl", "test/10.pkl"],
+            "part": ["train", "train", "unlabelled", "unlabelled"],
+            "valence": [2.0, 3.0, math.nan, math.nan],
+            "speaker": "",
+        }
+    )
+    quarantine = pd.DataFrame(
+        [
+            ("test/12.pkl", "test", "duplicate", "the same audio", "test/11.pkl"),
+            ("test/13.pkl", "test", "silent", "nothing", ""),
+            ("train/7.pkl", "train", "silent", "nothing", ""),
+        ],
+        columns=["id", "part", "reason", "message", "twin"],
+    )
+    report.save_frame(tmp_path / "preprocess" / "clips.csv", clips)
+    report.save_frame(tmp_path / "preprocess" / "quarantine.csv", quarantine)
+    predictions = pd.DataFrame(
+        {"id": ["test/11.pkl", "test/10.pkl"], "part": "unlabelled", "prediction": [4.5, 1.5]}
+    )
+    report.save_frame(tmp_path / "runs" / "r" / "predictions.csv", predictions)
+    written = report.course_predictions(tmp_path, "r")
+    assert list(written.columns) == ["ID", "Label"]
+    assert list(written.itertuples(index=False, name=None)) == [
+        ("10.pkl", 1.5),
+        ("11.pkl", 4.5),
+        ("12.pkl", 4.5),
+        ("13.pkl", 2.5),
+    ]
+
+
+def test_no_course_predictions_where_all_test_clips_are_rated(preprocessed):
+    assert report.course_predictions(preprocessed, "any") is None
+
+
+def test_references_number_every_entry_and_link_to_it():
+    text, cite = report.references(NOTEBOOKS / "references.bib")
+    assert {"du2020", "lilhore2023"} <= set(cite)
+    for key, mark in cite.items():
+        assert f'<a id="ref-{key}"></a>' in text
+        assert f"(#ref-{key})" in mark
+    with pytest.raises(RunError, match="cannot be read as BibTeX"):
+        report.references(NOTEBOOKS / "absent.bib")

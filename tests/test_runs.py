@@ -1,0 +1,210 @@
+"""Runs: what a folder predicts is what its weights predict by hand; damaged folders and absent devices are refused."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from toy import FEATURES, Tones, make_material, tone
+
+from valence_lib.batches import Batch, pad
+from valence_lib.errors import RunError
+from valence_lib.features import log_mel
+from valence_lib.models import MODELS, build_model, count_parameters
+from valence_lib.runs import Run, named, part_of, pick_device, predict_batches, read_tensors, save_tensors
+from valence_lib.settings import STANDARDISE, training_settings
+from valence_lib.training import train
+
+NEW_CLIPS = [log_mel(tone(1 + n / 40, 0.05 + n / 400, n), FEATURES) for n in range(150)]
+SPEAKERS = [f"S{n % 3}" for n in range(150)]  # more clips than a batch takes
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    return make_material(tmp_path_factory.mktemp("features"))
+
+
+def _train(material, folder, model="CNN", **changes):
+    settings = training_settings(model, "default", 0, epochs=1, **changes)
+    train(material, settings, folder, torch.device("cpu"), progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(material, tmp_path_factory):
+    """The folder of a finished run."""
+    return _train(material, tmp_path_factory.mktemp("runs") / "CNN-default-0")
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    """A copy of it to damage."""
+    return shutil.copytree(finished, tmp_path / "CNN-default-0")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_predictions_are_those_of_a_model_built_by_hand(material, tmp_path, model):
+    run = Run.load(_train(material, tmp_path, model))
+    frames = np.concatenate([material.store[row] for row in material.rows("train")]).astype(np.float64)
+    weights = load_file(tmp_path / "best.safetensors")
+    by_hand = build_model(model, FEATURES.n_mels).eval()
+    by_hand.load_state_dict({key[6:]: value for key, value in weights.items() if key.startswith("model.")})
+    expected = []
+    with torch.no_grad():
+        for clip in NEW_CLIPS:
+            standardised = torch.from_numpy(((clip - frames.mean(0)) / frames.std(0)).astype(np.float32))
+            expected.append(by_hand(standardised[None], torch.tensor([len(clip)])).item())
+    found = run.predict(NEW_CLIPS, [""] * 150)
+    assert (found.shape, found.dtype) == ((150,), np.float64)
+    assert found == pytest.approx(np.array(expected), abs=1e-4)
+    assert np.std(expected) > 1e-3
+
+
+def test_predictions_do_not_depend_on_what_else_is_predicted(finished):
+    run = Run.load(finished)
+    together = run.predict(NEW_CLIPS, [""] * 150)
+    assert run.predict(NEW_CLIPS[::-1], [""] * 150)[::-1] == pytest.approx(together, abs=1e-5)
+    assert run.predict(NEW_CLIPS[7:8], [""]) == pytest.approx(together[7:8], abs=1e-5)
+
+
+def test_a_run_that_standardises_by_speaker_takes_the_given_clips_statistics(material, tmp_path):
+    run = Run.load(_train(material, tmp_path, standardise="speaker"))
+    expected = []
+    for clip, speaker in zip(NEW_CLIPS, SPEAKERS, strict=True):
+        own = [other for other, who in zip(NEW_CLIPS, SPEAKERS, strict=True) if who == speaker]
+        frames = np.concatenate(own).astype(np.float64)
+        standardised = ((clip - frames.mean(0)) / frames.std(0)).astype(np.float32)
+        with torch.no_grad():
+            expected.append(run.model(torch.from_numpy(standardised)[None], torch.tensor([len(clip)])).item())
+    assert run.predict(NEW_CLIPS, SPEAKERS) == pytest.approx(np.array(expected), abs=1e-4)
+
+
+def test_what_is_loaded_is_what_was_trained(finished):
+    run = Run.load(finished)
+    assert run.features == FEATURES
+    assert run.training == training_settings("CNN", "default", 0, epochs=1)
+    assert (run.standardiser.kind, run.standardiser.groups) == ("train", ("train",))
+    assert not run.model.training
+    content = json.loads((finished / "settings.json").read_text())
+    assert content["parameters"] == count_parameters(run.model)
+
+
+@pytest.mark.parametrize("standardise", STANDARDISE)
+def test_a_run_survives_being_copied_away(material, tmp_path, standardise):
+    folder = _train(material, tmp_path / "here", standardise=standardise)
+    before = Run.load(folder).predict(NEW_CLIPS, SPEAKERS)
+    shutil.move(folder, tmp_path / "there")
+    assert np.array_equal(Run.load(tmp_path / "there").predict(NEW_CLIPS, SPEAKERS), before)
+
+
+def test_no_settings_hold_a_path_of_this_machine(finished, tmp_path):
+    for name in ("settings.json", "best.safetensors", "last.safetensors", "history.csv"):
+        assert str(finished.parent).encode() not in (finished / name).read_bytes()
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _rewrite(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+DAMAGES = {
+    "no such folder": lambda folder: shutil.rmtree(folder),
+    "a file": lambda folder: (shutil.rmtree(folder), folder.write_text("x")),
+    "no weights": lambda folder: (folder / "best.safetensors").unlink(),
+    "no settings": lambda folder: (folder / "settings.json").unlink(),
+    "cut weights": lambda folder: _cut(folder / "best.safetensors"),
+    "empty weights": lambda folder: (folder / "best.safetensors").write_bytes(b""),
+    "cut settings": lambda folder: _cut(folder / "settings.json"),
+    "settings not UTF-8": lambda folder: (folder / "settings.json").write_bytes(b'{"\xff": 1}'),
+    "settings empty": lambda folder: (folder / "settings.json").write_text("{}"),
+    "settings a list": lambda folder: (folder / "settings.json").write_text("[]"),
+    "an unknown setting": lambda folder: _rewrite(
+        folder / "settings.json", lambda content: content["training"].update(dropuot=0.5)
+    ),
+    "another model's weights": lambda folder: _rewrite(
+        folder / "settings.json", lambda content: content["training"].update(model="LSTM1")
+    ),
+    "an unknown model": lambda folder: _rewrite(
+        folder / "settings.json", lambda content: content["training"].update(model="LSTM9")
+    ),
+    "no standardiser": lambda folder: save_file(
+        {
+            key: value
+            for key, value in load_file(folder / "best.safetensors").items()
+            if not key.startswith("standardiser")
+        },
+        folder / "best.safetensors",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_what_is_no_finished_run_is_refused_by_name(folder, damage):
+    damage(folder)
+    with pytest.raises(RunError, match=re.escape(f"{str(folder)!r} is not a run that can be used")) as raised:
+        Run.load(folder)
+    assert "settings.json and best.safetensors" in str(raised.value)
+
+
+def test_tensors_and_strings_come_back_as_written(tmp_path):
+    path = tmp_path / "deep" / "some.safetensors"
+    tensors = {"turned": torch.arange(6.0).reshape(2, 3).T, "empty": torch.zeros(0, 0)}
+    save_tensors(path, tensors, {"digest": "abc"})
+    found, strings = read_tensors(path)
+    assert strings == {"digest": "abc"}
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    assert [entry.name for entry in path.parent.iterdir()] == ["some.safetensors"]
+
+
+def test_named_and_part_of_are_inverse():
+    tensors = {"a.weight": torch.ones(1), "b": torch.zeros(1)}
+    both = {**named("model", tensors), **named("models", {"a.weight": torch.ones(2)})}
+    assert part_of(both, "model") == tensors
+    assert part_of(both, "optimiser") == {}
+
+
+def test_predict_batches_takes_dropout_out_and_keeps_the_rows():
+    model = build_model("LSTM2", FEATURES.n_mels).train()
+    batch = Batch(np.array([5, 2]), *pad(NEW_CLIPS[:2]))
+    found = predict_batches(model, [batch], torch.device("cpu"))
+    assert list(found) == [5, 2]
+    assert found == predict_batches(model, [batch], torch.device("cpu"))
+    assert not model.training
+
+
+def _machine(monkeypatch, cuda, mps):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "picked"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_auto_picks_the_fastest_there_is(monkeypatch, cuda, mps, picked):
+    _machine(monkeypatch, cuda, mps)
+    assert pick_device() == pick_device("auto") == pick_device(picked) == torch.device(picked)
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(monkeypatch):
+    _machine(monkeypatch, cuda=False, mps=False)
+    with pytest.raises(RunError, match=r"device='cuda' was given, but this machine has: cpu\. Use 'auto'"):
+        pick_device("cuda")
+    _machine(monkeypatch, cuda=True, mps=False)
+    with pytest.raises(RunError, match=r"device='gpu' was given, but this machine has: cuda, cpu\."):
+        pick_device("gpu")
+
+
+def test_the_toy_corpus_is_as_the_tests_take_it():
+    corpus = Tones()
+    assert [corpus.part(n) for n in (0, 47, 48, 64)] == ["train", "train", "validation", "test"]
+    assert len({clip.waveform.size for clip in corpus}) > 50

@@ -1,0 +1,255 @@
+"""Sentences: a tie is called a tie, a warning stands where it must, and figures are those of the rows."""
+
+import pandas as pd
+import pytest
+
+from valence_lib import sentences
+from valence_lib.errors import RunError
+
+CHOSEN = ("LSTM2", "default")
+
+
+def _comparison(first, second, verdict, metric="mse", difference=-0.1, low=-0.2, high=-0.05):
+    return {
+        "part": "test",
+        "metric": metric,
+        "first": list(first),
+        "second": list(second),
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "verdict": verdict,
+    }
+
+
+def _row(model, preset, part, mse=0.5, ccc=0.4, against=None):
+    return {
+        "model": model,
+        "preset": preset,
+        "part": part,
+        "n": 1200,
+        "mse": mse,
+        "ccc": ccc,
+        "against_mean": against,
+    }
+
+
+def _results(**changes):
+    results = {
+        "synthetic": False,
+        "description": "",
+        "speakers": 30,
+        "split": {
+            "by": "speaker",
+            "shared_speakers": [],
+            "parts": {
+                "test": {"clips": 1200, "speakers": 10},
+                "train": {"clips": 3600, "speakers": 15},
+                "validation": {"clips": 1201, "speakers": 5},
+            },
+        },
+        "raters": None,
+        "lowest_mse": None,
+        "chosen": {"model": "LSTM2", "preset": "default", "run": "LSTM2-default-0"},
+        "comparisons": [
+            _comparison(CHOSEN, ("LSTM1", "default"), "tie", difference=0.01, low=-0.02, high=0.04),
+            _comparison(CHOSEN, ("LSTM1", "default"), "better", metric="ccc"),
+            _comparison(CHOSEN, ("CNN", "default"), "better"),
+            _comparison(CHOSEN, ("LSTM2", "seed"), "better", difference=-0.2, low=-0.3, high=-0.1),
+            _comparison(("CNN", "default"), ("CNN", "seed"), "tie", difference=0.0, low=-0.1, high=0.1),
+        ],
+        "rows": [
+            _row("mean", None, "test", 0.7, 0.0),
+            _row("LSTM2", "default", "test", 0.5, 0.4),
+            _row("LSTM2", "seed", "test", 0.7, 0.01),
+            _row("CNN", "default", "test"),
+            _row("CNN", "seed", "test"),
+        ],
+    }
+    return results | changes
+
+
+def _split(**changes):
+    return {"split": _results()["split"] | changes}
+
+
+def test_a_speaker_independent_corpus_of_ten_test_speakers_needs_no_warning():
+    assert sentences.warnings(_results()) == []
+
+
+def test_warnings_of_synthetic_voices_and_few_speakers():
+    parts = {"test": {"clips": 100, "speakers": 9}}
+    found = sentences.warnings(
+        _results(synthetic=True, description="Computer voices.", **_split(parts=parts))
+    )
+    assert [warning.split("**")[1] for warning in found] == ["Synthetic corpus.", "Few speakers."]
+    assert "Computer voices. Nothing here says anything about human speech." in found[0]
+    assert "from 9 speakers" in found[1]
+
+
+def test_unnamed_speakers_are_warned_of_as_a_leak_and_not_as_few():
+    parts = {"test": {"clips": 100, "speakers": 0}}
+    found = sentences.warnings(_results(speakers=0, **_split(by="random", parts=parts)))
+    assert [warning.split("**")[1] for warning in found] == ["Speakers may leak."]
+
+
+def test_shared_speakers_are_counted_and_named():
+    (found,) = sentences.warnings(_results(**_split(by="corpus", shared_speakers=list("ABCDEFG"))))
+    assert found.startswith("**Shared speakers.**")
+    assert "share 7 speakers (A, B, C, D, E…)" in found
+
+
+def test_an_ellipsis_stands_only_where_names_are_left_out():
+    (found,) = sentences.warnings(_results(**_split(by="corpus", shared_speakers=["A", "B"])))
+    assert "share 2 speakers (A, B)" in found
+
+
+def test_parts_are_told_in_the_order_of_their_use():
+    assert sentences.how_divided(_results()) == (
+        "The clips are divided by whole speakers, so that no speaker is heard in two parts: 3,600 training clips "
+        "(15 speakers), 1,201 validation clips (5 speakers) and 1,200 test clips (10 speakers)."
+    )
+    parts = {part: {"clips": 5, "speakers": 0} for part in ("unlabelled", "test", "validation", "train")}
+    assert sentences.how_divided(_results(**_split(by="random", parts=parts))) == (
+        "The clips are divided at random: 5 training clips, 5 validation clips, 5 test clips and 5 unlabelled clips."
+    )
+    assert "as the corpus itself divides them" in sentences.how_divided(_results(**_split(by="corpus")))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("better", "**beats** predicting the training mean."),
+        ("worse", "is **worse** than predicting the training mean."),
+        ("tie", "does **not beat** predicting the training mean: the two are a tie."),
+    ],
+)
+def test_against_the_mean_as_the_interval_says(verdict, said):
+    against = {"difference": -0.2, "low": -0.25, "high": 0.001, "verdict": verdict}
+    rows = [_row("mean", None, "test", 0.7), _row("LSTM2", "default", "test", 0.5, against=against)]
+    found = sentences.against_mean(_results(rows=rows), "LSTM2", "default", "test")
+    assert found == (
+        f"On the 1,200 test clips, LSTM2 (default preset) {said} Its MSE is 0.500, that of the mean 0.700; "
+        "the difference is −0.200 [−0.250, 0.001]."
+    )
+
+
+def test_against_the_mean_of_an_absent_model_is_refused():
+    with pytest.raises(RunError, match="no row for LSTM3, default, test"):
+        sentences.against_mean(_results(), "LSTM3", "default", "test")
+
+
+def test_the_chosen_model_is_better_tied_and_worse_by_its_test_mse():
+    found = sentences.chosen_against_others(_results())
+    assert "LSTM2 (default preset)" in found
+    assert found.endswith(
+        "By its MSE on the test clips it is better than CNN (default) and LSTM2 (seed); it is tied with LSTM1 (default)."
+    )
+    worse = _results(comparisons=[_comparison(CHOSEN, ("CNN", "seed"), "worse")])
+    assert sentences.chosen_against_others(worse).endswith("it is worse than CNN (seed).")
+    three = [_comparison(CHOSEN, (name, "seed"), "tie") for name in ("A", "B", "C")]
+    found = sentences.chosen_against_others(_results(comparisons=three))
+    assert found.endswith("it is tied with A (seed), B (seed) and C (seed).")
+    assert "better" not in found
+
+
+def test_standardising_is_told_from_either_side_of_the_comparison():
+    found = sentences.standardising(_results(), "LSTM2", "default")
+    assert "a test MSE of 0.500 with the default preset and of 0.700 on raw decibels" in found
+    assert "(CCC 0.400 and 0.010)" in found
+    assert "standardising makes it **better**, by −0.200 [−0.300, −0.100] of MSE" in found
+    # The chosen model is the one on raw decibels: the comparison was made the other way round.
+    turned = _results(
+        comparisons=[
+            _comparison(("LSTM2", "seed"), CHOSEN, "better", difference=-0.2, low=-0.3, high=-0.1),
+        ]
+    )
+    found = sentences.standardising(turned, "LSTM2", "default")
+    assert "standardising makes it **worse**, by 0.200 [0.100, 0.300] of MSE" in found
+
+
+def test_standardising_that_ties_or_was_not_done():
+    found = sentences.standardising(_results(), "CNN", "default")
+    assert "the two are a **tie**, by 0.000 [−0.100, 0.100]" in found
+    assert sentences.standardising(_results(), "CNN", "seed") == "CNN was trained on raw decibels alone."
+
+
+def test_a_comparison_that_was_not_made_is_refused():
+    rows = [*_results()["rows"], _row("LSTM1", "default", "test"), _row("LSTM1", "seed", "test")]
+    with pytest.raises(RunError, match="holds no comparison of"):
+        sentences.standardising(_results(rows=rows), "LSTM1", "default")
+
+
+RATERS = {"raters": 3, "clips": 100, "mse": 0.36, "ccc": 0.78, "noise_variance": 0.08}
+
+
+@pytest.mark.parametrize(("mse", "relation"), [(0.5, "above"), (0.2, "below")])
+def test_the_chosen_model_stands_above_or_below_the_single_rater(mse, relation):
+    rows = [_row("LSTM2", "default", "test", mse)]
+    found = sentences.against_ceiling(_results(raters=RATERS, rows=rows))
+    assert "One human rater against the mean of the others has an MSE of 0.360 and a CCC of 0.780" in found
+    assert f"the chosen model's test MSE, {mse:.3f}, is {relation} that" in found
+    assert "variance of 0.080" in found
+    assert "simulated" not in found
+
+
+def test_simulated_raters_are_called_simulated_and_the_lowest_mse_is_told():
+    found = sentences.against_ceiling(_results(raters=RATERS, synthetic=True, lowest_mse=0.2))
+    assert "One simulated rater" in found
+    assert "human" not in found
+    assert found.endswith("0.200. The chosen model's is 2.5 times that.")
+
+
+def test_without_raters_there_is_no_ceiling():
+    found = sentences.against_ceiling(_results())
+    assert "no rater ceiling" in found
+    assert "lowest" not in found
+
+
+def _extremes(lowest, highest):
+    return {
+        name: {"n": 20, "truth": truth, "prediction": prediction, "mse": 0.1}
+        for name, truth, prediction in (("lowest", 1.5, lowest), ("highest", 4.5, highest))
+    }
+
+
+def test_regression_to_the_mean_is_told_with_what_is_kept():
+    found = sentences.at_extremes(_extremes(2.5, 3.4))
+    assert "(20 clips, mean rating 1.50) is predicted at 2.50" in found
+    assert "(20 clips, 4.50) at 3.40." in found
+    assert found.endswith("regresses to the mean: it keeps 30% of the distance between the two.")
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(1.2, 3.4), (2.5, 4.9), (1.0, 5.0)])
+def test_what_does_not_shrink_at_both_ends_is_not_called_regression(lowest, highest):
+    found = sentences.at_extremes(_extremes(lowest, highest))
+    assert found.endswith("does not shrink both ends towards the middle.")
+    assert "regresses" not in found
+
+
+@pytest.mark.parametrize(
+    ("low", "said"),
+    [(0.51, "their intervals do not overlap."), (0.49, "their intervals overlap, so this may be luck.")],
+)
+def test_groups_differ_only_where_their_intervals_do(low, said):
+    groups = pd.DataFrame(
+        [["S1", 0.9, low, 1.1], ["S2", 0.6, 0.5, 0.7], ["S3", 0.3, 0.2, 0.5]],
+        columns=["group", "mse", "low", "high"],
+    )
+    assert sentences.by_group(groups, "speaker") == (
+        f"By speaker, the MSE runs from 0.300 (S3) to 0.900 (S1); {said}"
+    )
+
+
+def _worst(*speakers):
+    return [{"speaker": speaker, "truth": 1.0, "prediction": n} for n, speaker in enumerate(speakers)]
+
+
+def test_worst_clips_by_direction_and_speaker():
+    found = sentences.of_worst(_worst("A", "B", "A", "C", "A"))
+    assert found.startswith("Of the 5 worst clips, 3 are predicted too high and 2 too low")
+    assert found.endswith("3 are spoken by A, more than by all others together.")
+    found = sentences.of_worst(_worst("A", "B", "A", "C"))
+    assert found.endswith("2 are spoken by A.")
+    found = sentences.of_worst(_worst("", "", "", ""))
+    assert found == "Of the 4 worst clips, 2 are predicted too high and 2 too low."

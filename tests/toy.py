@@ -1,0 +1,53 @@
+"""A toy corpus for tests: tones whose pitch is their valence, so that every model can learn it in seconds."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from valence_lib.corpora import Clip, Corpus
+from valence_lib.inspection import inspect_corpus
+from valence_lib.settings import CorpusSettings, FeatureSettings
+from valence_lib.store import FeatureStore
+from valence_lib.training import Material
+from valence_lib.waveforms import Waveform
+
+FEATURES = FeatureSettings(n_fft=256, hop_length=128, n_mels=8)
+PARTS = ["train"] * 48 + ["validation"] * 16 + ["test"] * 16
+
+
+class Tones(Corpus):
+    """Clip number n: a tone with noise, 0.1 to 0.4 s; valence 1 to 5 is its pitch, 300 to 3500 Hz."""
+
+    def __init__(self) -> None:
+        super().__init__("tones", [f"tone {n:02d}" for n in range(len(PARTS))], 8000, {})
+
+    def read(self, index: int) -> Clip:
+        """See `Corpus.read`."""
+        generator = np.random.default_rng([7, index])
+        valence = float(generator.uniform(1, 5))
+        waveform = tone(valence, float(generator.uniform(0.1, 0.4)), index)
+        return Clip(self.ids[index], waveform, 8000, valence, PARTS[index], {"speaker": f"S{index % 8}"})
+
+    def part(self, index: int) -> str:
+        """See `Corpus.part`."""
+        return PARTS[index]
+
+
+def tone(valence: float, duration_seconds: float, seed: int) -> Waveform:
+    """The waveform of one clip, at 8000 Hz."""
+    time = np.arange(int(8000 * duration_seconds)) / 8000
+    noise = np.random.default_rng(seed).normal(0, 0.01, time.size)
+    frequency = 300 + 800 * (valence - 1)
+    return (0.3 * np.sin(2 * np.pi * frequency * time) + noise).astype(np.float32)
+
+
+def make_clips() -> pd.DataFrame:
+    """The table of the toy corpus's clips, as `inspect_corpus` makes it."""
+    return inspect_corpus(Tones(), CorpusSettings(), FEATURES, progress=False).clips
+
+
+def make_material(folder: Path, clips: pd.DataFrame | None = None) -> Material:
+    """Clips and features, stored in `folder`."""
+    clips = make_clips() if clips is None else clips
+    return Material(FeatureStore.build(folder, Tones(), clips, FEATURES, progress=False), clips)
