@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "valence_lib"
 ORDER = [
     *("errors", "settings", "files", "pickles", "waveforms", "corpora", "inspection", "features", "store"),
     *("splits", "batches", "models", "runs", "training", "metrics", "evaluation", "figures", "architecture"),
-    *("tables", "report", "sentences", "rendering", "exploring", "notebooks", "building", "committed"),
+    *("tables", "report", "sentences", "rendering", "exploring", "notebooks", "building"),
     "__main__",
 ]
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")

@@ -96,12 +96,12 @@ def test_unnamed_speakers_are_warned_of_as_a_leak_and_not_as_few():
 def test_shared_speakers_are_counted_and_named():
     (found,) = sentences.warnings(_results(**_split(by="corpus", shared_speakers=list("ABCDEFG"))))
     assert found.startswith("**Shared speakers.**")
-    assert "share 7 speakers (A, B, C, D, E…)" in found
+    assert "share speakers (A, B, C, D, E…; 7 in all)" in found
 
 
 def test_an_ellipsis_stands_only_where_names_are_left_out():
     (found,) = sentences.warnings(_results(**_split(by="corpus", shared_speakers=["A", "B"])))
-    assert "share 2 speakers (A, B)" in found
+    assert "share speakers (A, B; 2 in all)" in found
 
 
 def test_parts_are_told_in_the_order_of_their_use():
@@ -247,9 +247,9 @@ def _worst(*speakers):
 
 def test_worst_clips_by_direction_and_speaker():
     found = sentences.of_worst(_worst("A", "B", "A", "C", "A"))
-    assert found.startswith("Of the 5 worst clips, 3 are predicted too high and 2 too low")
-    assert found.endswith("3 are spoken by A, more than by all others together.")
+    assert found.startswith("Of the 5 worst clips, 3 came out too high and 2 too low")
+    assert found.endswith("A speaks 3 of them, more than all others together.")
     found = sentences.of_worst(_worst("A", "B", "A", "C"))
-    assert found.endswith("2 are spoken by A.")
+    assert found.endswith("A speaks 2 of them.")
     found = sentences.of_worst(_worst("", "", "", ""))
-    assert found == "Of the 4 worst clips, 2 are predicted too high and 2 too low."
+    assert found == "Of the 4 worst clips, 2 came out too high and 2 too low."

@@ -140,7 +140,9 @@ def _predict(options: argparse.Namespace) -> int:
             outcomes.append(f"error: {error.reason}: {error}")
             print(f"valence: {path}: {error.reason}: {error}", file=sys.stderr)
     if log_mels:
-        for place, value in zip(places, run.predict(log_mels, ["the speaker"] * len(log_mels)), strict=True):
+        for place, value in zip(
+            places, run.predict(log_mels, [str(paths[place].parent) for place in places]), strict=True
+        ):
             outcomes[place] = f"{value:.4f}"
     rows = [
         ("file", "valence"),

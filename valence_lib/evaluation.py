@@ -58,6 +58,7 @@ class Resampling:
     def scores(self, metric: str, truth: ArrayLike, prediction: ArrayLike) -> Array:
         """The metric in every resample [shape=(resamples,)]."""
         y, p = validate(truth, prediction)
+        y, p = y - y.mean(), p - y.mean()  # no metric changes, and little is lost to rounding in the sums
         per_clip = np.stack([np.ones_like(y), y, p, y * y, p * p, y * p, np.abs(p - y)])
         sums = np.stack([np.bincount(self.group, values, self.n_groups) for values in per_clip])
         return _FROM_SUMS[metric](self.weights @ sums.T)

@@ -52,8 +52,15 @@ def show_clip(corpus: Corpus, clip_id: str, run: Run) -> None:
 
 def clip_browser(corpus: Corpus, run: Run) -> ipywidgets.Widget:
     """A menu of the corpus's clips; choosing one shows it."""
-    menu = ipywidgets.Dropdown(options=list(corpus.ids), description="clip")
-    shown = ipywidgets.interactive_output(lambda clip_id: show_clip(corpus, clip_id, run), {"clip_id": menu})
+    menu = ipywidgets.Dropdown(options=list(corpus.ids), value=None, description="clip")
+    shown = ipywidgets.Output()
+
+    def show(change: dict) -> None:
+        shown.clear_output()
+        with shown:
+            show_clip(corpus, change["new"], run)
+
+    menu.observe(show, names="value")
     return ipywidgets.VBox([menu, shown])
 
 

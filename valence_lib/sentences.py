@@ -29,8 +29,8 @@ def warnings(results: Results) -> list[str]:
     if split["shared_speakers"]:
         named = ", ".join(split["shared_speakers"][:5]) + "…" * (len(split["shared_speakers"]) > 5)
         found.append(
-            f"**Shared speakers.** The corpus's own parts share {len(split['shared_speakers'])} speakers "
-            f"({named}), so the scores include having heard them before."
+            f"**Shared speakers.** Training, validation and test share speakers ({named}; {len(split['shared_speakers'])} in "
+            "all), so the scores include having heard them before."
         )
     if not results["speakers"]:
         found.append(
@@ -163,9 +163,7 @@ def at_extremes(extremes: Mapping[str, Mapping[str, float]]) -> str:
     )
     if lowest["prediction"] > lowest["truth"] and highest["prediction"] < highest["truth"]:
         kept = (highest["prediction"] - lowest["prediction"]) / (highest["truth"] - lowest["truth"])
-        return (
-            f"{figures} The model regresses to the mean: it keeps {kept:.0%} of the distance between the two."
-        )
+        return f"{figures} The model regresses to the mean: it keeps {max(kept, 0):.0%} of the distance between the two."
     return f"{figures} The model does not shrink both ends towards the middle."
 
 
@@ -184,11 +182,13 @@ def of_worst(worst: Sequence[Mapping[str, Any]]) -> str:
     """Whether the worst clips have something in common: one speaker, one direction."""
     speakers = Counter(clip["speaker"] for clip in worst if clip["speaker"])
     too_high = sum(clip["prediction"] > clip["truth"] for clip in worst)
-    sentence = f"Of the {len(worst)} worst clips, {too_high} are predicted too high and {len(worst) - too_high} too low"
+    sentence = (
+        f"Of the {len(worst)} worst clips, {too_high} came out too high and {len(worst) - too_high} too low"
+    )
     if speakers:
         speaker, n = speakers.most_common(1)[0]
-        sentence += f"; {n} are spoken by {speaker}" + (
-            ", more than by all others together" if 2 * n > len(worst) else ""
+        sentence += f"; {speaker} speaks {n} of them" + (
+            ", more than all others together" if 2 * n > len(worst) else ""
         )
     return sentence + "."
 

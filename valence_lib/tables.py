@@ -132,7 +132,7 @@ def reference_table(results: Mapping[str, Any]) -> pd.DataFrame:
 
 def quarantine_table(quarantine: pd.DataFrame) -> pd.DataFrame:
     """Clips that could not be used, each with its reason."""
-    table = quarantine[["id", "part", "reason", "message"]].fillna("")
+    table = quarantine[["id", "part", "reason", "message"]]
     return table.set_axis(["Clip", "Part", "Reason", "What was found"], axis=1)
 
 
