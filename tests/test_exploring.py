@@ -1,12 +1,13 @@
 """What explore.ipynb shows: a clip, a menu of clips, a recording dropped in."""
 
+from datetime import datetime
+
 import numpy as np
 import pytest
 import soundfile
 import torch
-from IPython.utils.capture import capture_output
 
-from valence_lib import exploring
+from valence_lib import exploring, rendering
 from valence_lib.corpora import open_corpus
 from valence_lib.features import Standardiser
 from valence_lib.models import build_model
@@ -24,42 +25,60 @@ def run():
     )
 
 
-def test_a_clip_is_heard_and_seen_beside_its_raters(run):
+@pytest.fixture
+def shown(monkeypatch):
+    """All that a notebook would show, as text."""
+    outputs = []
+
+    def show(value, **_):
+        outputs.append(
+            value
+            if isinstance(value, dict)
+            else {"text/plain": getattr(value, "data", None) or value._repr_html_()}
+        )
+
+    monkeypatch.setattr(exploring, "display", show)
+    monkeypatch.setattr(rendering, "display", show)
+    return outputs
+
+
+def test_a_clip_is_heard_and_seen_beside_its_raters(run, shown):
     demo = open_corpus("demo")
-    with capture_output() as captured:
-        exploring.show_clip(demo, demo.ids[3], run)
-    assert len(captured.outputs) == 4
-    assert any("audio" in output.data.get("text/html", "") for output in captured.outputs)
-    assert sum("image/png" in output.data for output in captured.outputs) == 2
-    table = captured.outputs[-1].data["text/html"]
+    exploring.show_clip(demo, demo.ids[3], run)
+    assert len(shown) == 4
+    assert sum("image/png" in output for output in shown) == 2
+    table = shown[-1]["text/html"]
     assert all(who in table for who in ("the run", "valence_a1", "valence_a3", "all raters"))
     assert f"{demo[3].valence:.2f}" in table
 
 
 def test_choosing_a_clip_in_the_menu_shows_it(run, monkeypatch):
-    shown = []
-    monkeypatch.setattr(exploring, "show_clip", lambda corpus, clip_id, run: shown.append(clip_id))
+    chosen = []
+    monkeypatch.setattr(exploring, "show_clip", lambda corpus, clip_id, run: chosen.append(clip_id))
     demo = open_corpus("demo")
     menu, _ = exploring.clip_browser(demo, run).children
-    assert shown == []
+    assert chosen == []
     menu.value = demo.ids[5]
-    assert shown == [demo.ids[5]]
+    assert chosen == [demo.ids[5]]
 
 
-def test_a_recording_of_any_rate_is_dropped_in_and_a_bad_one_is_explained(run, tmp_path, monkeypatch):
+def test_a_recording_of_any_rate_is_shown_with_its_prediction(run, shown, tmp_path):
     sound = 0.1 * np.sin(np.arange(44100) / 20)
     soundfile.write(tmp_path / "mine.wav", np.stack([sound, sound], axis=1), 44100)
-    with capture_output() as captured:
-        exploring.show_recording(tmp_path / "mine.wav", run)
-    assert "Predicted valence of `mine.wav`" in captured.outputs[-1].data["text/markdown"]
-    dropped = []
-    monkeypatch.setattr(exploring, "show_recording", lambda path, run: dropped.append(path.read_bytes()))
-    (tmp_path / "folder").mkdir()
-    button, _ = exploring.recording_dropper(run, tmp_path / "folder").children
-    button.value = ({"name": "../x.wav", "type": "audio/wav", "size": 3, "content": b"abc"},)
-    assert dropped == [b"abc"]
-    assert (tmp_path / "folder" / "x.wav").is_file()
-    monkeypatch.undo()
-    with capture_output() as captured:
-        exploring.show_recording(tmp_path / "folder" / "x.wav", run)
-    assert "cannot be used: unreadable" in captured.outputs[-1].data["text/markdown"]
+    exploring.show_recording(tmp_path / "mine.wav", run)
+    assert "Predicted valence of `mine.wav`" in shown[-1]["text/plain"]
+
+
+def test_a_recording_dropped_in_is_kept_in_the_folder_and_a_bad_one_explained(run, shown, tmp_path):
+    button, _ = exploring.recording_dropper(run, tmp_path).children
+    button.value = (
+        {
+            "name": "../x.wav",
+            "type": "audio/wav",
+            "size": 3,
+            "content": b"abc",
+            "last_modified": datetime(2026, 1, 1),
+        },
+    )
+    assert (tmp_path / "x.wav").read_bytes() == b"abc"
+    assert "cannot be used: unreadable" in shown[-1]["text/plain"]
