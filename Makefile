@@ -12,8 +12,10 @@ JOBS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
-ASKED := --corpus '$(CORPUS)' --preset '$(PRESET)' --seed '$(SEED)' --seeds '$(SEEDS)' --epochs '$(EPOCHS)' \
-         --range '$(RANGE)' $(if $(NAME),--name '$(NAME)') $(if $(JOBS),--jobs '$(JOBS)')
+# Through the environment, so that a path may hold any character.
+export CORPUS NAME PRESET SEED SEEDS EPOCHS RANGE
+ASKED := --corpus="$$CORPUS" --preset="$$PRESET" --seed="$$SEED" --seeds="$$SEEDS" --epochs="$$EPOCHS" --range="$$RANGE" \
+         $(if $(NAME),--name="$$NAME") $(if $(JOBS),--jobs=$(JOBS))
 # One thread a process: jobs run side by side, and sums come out the same every time.
 export OMP_NUM_THREADS = 1
 
@@ -39,9 +41,10 @@ report: $(INSTALLED) ## corpus -> trained models, tables, figures and the report
 	@exec $(BIN)/valence report --stop-with-parent $(ASKED)
 
 check: $(INSTALLED) ## read a corpus and print what is in it, without training anything
-	@$(BIN)/valence check '$(CORPUS)' --range '$(RANGE)'
+	@$(BIN)/valence check "$$CORPUS" --range="$$RANGE"
 
 explore: $(INSTALLED) ## open JupyterLab on notebooks/explore.ipynb
+	$(BIN)/valence report $(SMALL)
 	$(BIN)/jupyter lab notebooks/explore.ipynb
 
 COMMITTED := $(sort $(wildcard notebooks/*.ipynb))

@@ -7,11 +7,17 @@ import argparse
 import csv
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from valence_lib import __version__
 from valence_lib.errors import ClipError, RunError, SettingsError, ValenceError
+
+if TYPE_CHECKING:
+    from valence_lib.waveforms import Waveform
 
 AUDIO_SUFFIXES = {".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"}
 REPORT_TITLE = "Predicting emotional valence from speech"
@@ -92,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     notebook.add_argument(
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters"
     )
+    notebook.add_argument(
+        "--hold", type=Path, metavar="FILE", help="a file to lock meanwhile, which later builds wait for"
+    )
     notebook.set_defaults(command=_notebook)
     return parser
 
@@ -126,34 +135,36 @@ def _predict(options: argparse.Namespace) -> int:
     from valence_lib.features import log_mel
     from valence_lib.files import written_whole
     from valence_lib.runs import Run
+    from valence_lib.waveforms import check_waveform
 
     run = Run.load(options.run)
-    paths = list_files(options.files)
+    names: list[str] = []
     outcomes: list[str] = []
-    log_mels, places = [], []
-    for place, path in enumerate(paths):
-        try:
-            log_mels.append(log_mel(_read_clip(path, run.features), run.features))
-            places.append(place)
+    log_mels, folders, places = [], [], []
+    for path in list_files(options.files):
+        for name, read in _clips_in(path, run.features.sample_rate):
+            names.append(name)
             outcomes.append("")
-        except ClipError as error:
-            outcomes.append(f"error: {error.reason}: {error}")
-            print(f"valence: {path}: {error.reason}: {error}", file=sys.stderr)
+            try:
+                waveform = read()
+                check_waveform(waveform, run.features.n_fft)
+            except ClipError as error:
+                outcomes[-1] = f"error: {error.reason}: {error}"
+                print(f"valence: {name}: {error.reason}: {error}", file=sys.stderr)
+                continue
+            log_mels.append(log_mel(waveform, run.features))
+            folders.append(str(path.parent))
+            places.append(len(names) - 1)
     if log_mels:
-        for place, value in zip(
-            places, run.predict(log_mels, [str(paths[place].parent) for place in places]), strict=True
-        ):
+        for place, value in zip(places, run.predict(log_mels, folders), strict=True):
             outcomes[place] = f"{value:.4f}"
-    rows = [
-        ("file", "valence"),
-        *((str(path), outcome) for path, outcome in zip(paths, outcomes, strict=True)),
-    ]
+    rows = [("file", "valence"), *zip(names, outcomes, strict=True)]
     if options.output:
         with written_whole(options.output) as path, path.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
     else:
         csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
-    return 0 if len(log_mels) == len(paths) else 1
+    return 0 if len(log_mels) == len(names) else 1
 
 
 def list_files(given: Sequence[Path]) -> list[Path]:
@@ -177,29 +188,32 @@ def list_files(given: Sequence[Path]) -> list[Path]:
     return listed
 
 
-def _read_clip(path: Path, features):  # type: ignore[no-untyped-def]
+def _clips_in(path: Path, sample_rate: int) -> Iterator[tuple[str, Callable[[], "Waveform"]]]:
+    """Each clip of a file: how it is called, and what reads it or raises ClipError. A pickle may hold many."""
     from valence_lib.corpora import course_waveform
     from valence_lib.pickles import read_course_pickle
-    from valence_lib.waveforms import check_waveform, read_audio
+    from valence_lib.waveforms import read_audio
 
-    if path.suffix.lower() in PICKLE_SUFFIXES:
+    if path.suffix.lower() not in PICKLE_SUFFIXES:
+        yield str(path), lambda: read_audio(path, sample_rate)
+        return
+    try:
         content = read_course_pickle(path)
-        if len(content) != 1:
-            raise ClipError(
-                "wrong type", f"{path.name!r} holds {len(content)} clips; expected one clip a file."
-            )
-        waveform = course_waveform(content[0], features.sample_rate)
-    else:
-        waveform = read_audio(path, features.sample_rate)
-    check_waveform(waveform, features.n_fft)
-    return waveform
+    except ClipError:
+        yield str(path), lambda: course_waveform(read_course_pickle(path)[0], sample_rate)
+        return
+    for position, clip in enumerate(content):
+        name = str(path) if len(content) == 1 else f"{path}#{position}"
+        yield name, partial(course_waveform, clip, sample_rate)
 
 
 def _notebook(options: argparse.Namespace) -> int:
+    from valence_lib.building import held_while_running
     from valence_lib.notebooks import parse_parameter, run_notebook
 
     parameters = {name: parse_parameter(options.notebook, name, text) for name, text in options.parameters}
-    run_notebook(options.notebook, options.destination, parameters)
+    with held_while_running(options.hold) if options.hold else nullcontext():
+        run_notebook(options.notebook, options.destination, parameters)
     return 0
 
 

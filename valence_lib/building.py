@@ -2,6 +2,7 @@
 
 import ctypes
 import fcntl
+import json
 import os
 import re
 import signal
@@ -13,9 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from valence_lib.errors import RunError, SettingsError, unknown_name
-from valence_lib.files import write_json
+from valence_lib.files import source_digest, stamp_of, write_json
 from valence_lib.settings import MODEL_RECIPES, PRESETS, CorpusSettings, training_settings
 
+HELD_BY_NOTEBOOKS = ".notebooks-at-work"
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
@@ -70,9 +72,30 @@ class Request:
 
 
 def default_name(corpus: str) -> str:
-    """The report's name where none was given: after the corpus."""
-    stem = Path(corpus).resolve().stem if corpus != "demo" else "demo"
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "report"
+    """The report's name where none was given: after the corpus, a manifest counting as its folder.
+
+    Raises:
+        RunError: a report of that name is on another corpus.
+    """
+    path = Path(corpus).expanduser().resolve()
+    stem = {".csv": path.parent.name, ".pkl": path.stem, ".pickle": path.stem}.get(path.suffix, path.name)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "report"
+    name = "demo" if corpus == "demo" else name
+    earlier = project_root() / "reports" / name / "request.json"
+    if earlier.is_file() and json.loads(earlier.read_text(encoding="utf-8"))[
+        "corpus"
+    ] != _seen_from_notebooks(corpus):
+        raise RunError(
+            f"reports/{name} is on another corpus than {corpus!r}; give this report a NAME of its own."
+        )
+    return name
+
+
+def _seen_from_notebooks(corpus: str) -> str:
+    """The corpus as the notebooks name it, which run in notebooks/ and should not hold this machine's paths."""
+    if corpus == "demo":
+        return corpus
+    return os.path.relpath(Path(corpus).expanduser(), project_root() / "notebooks")
 
 
 def project_root() -> Path:
@@ -101,7 +124,7 @@ def build_report(request: Request, jobs: int, stop_with_parent: bool = False) ->
         CorpusError: there is no such corpus.
         RunError: another build works on the same report.
     """
-    from valence_lib.corpora import open_corpus
+    from valence_lib.corpora import folder_of, open_corpus
 
     open_corpus(request.corpus)
     root = project_root()
@@ -110,13 +133,14 @@ def build_report(request: Request, jobs: int, stop_with_parent: bool = False) ->
         _end_with_parent()
     with _only_build(folder):
         config = folder / "request.json"
-        # The notebooks run in notebooks/: a corpus in a path relative to the clone is found from there.
-        corpus = (
-            request.corpus
-            if request.corpus == "demo"
-            else os.path.relpath(request.corpus, root / "notebooks")
-        )
-        write_json(config, {**asdict(request), "corpus": corpus, "runs": request.runs()})
+        _wait_for_orphans(folder)
+        content = asdict(request) | {
+            "corpus": _seen_from_notebooks(request.corpus),
+            "runs": request.runs(),
+            "corpus_stamp": stamp_of(folder_of(request.corpus)),
+            "source": source_digest(),
+        }
+        write_json(config, content)
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "workflow" / "Snakefile")]
         command += ["--directory", str(root), "--configfile", str(config), "--cores", str(jobs)]
         # Outputs appear whole or not at all, and the lock above is freed by the system also after a kill.
@@ -144,6 +168,26 @@ def _only_build(folder: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
+        yield
+
+
+def _wait_for_orphans(folder: Path) -> None:
+    """Until the notebooks that a killed build had started have ended: they hold this file while they run."""
+    with (folder / HELD_BY_NOTEBOOKS).open("a") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(
+                "A notebook of a build that was killed is still at work; waiting for it to end.", flush=True
+            )
+            fcntl.flock(held, fcntl.LOCK_EX)
+
+
+@contextmanager
+def held_while_running(path: Path) -> Iterator[None]:
+    """Let builds that come after a kill wait for the notebook that runs in this block."""
+    with path.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
         yield
 
 

@@ -24,6 +24,7 @@ WHAT_IS_TAKEN = (
     "'demo'; a course folder with train/*.pkl and test/*.pkl; one pickle that holds many clips; "
     "or a manifest, that is, a CSV with the columns file and valence, or the folder that holds it"
 )
+_MISSING = {"", "na", "nan", "null", "none"}  # how tables say that a rater left a clip out
 RATER_COLUMN = re.compile(r"valence_a\d+")  # one rater's valence
 
 
@@ -216,7 +217,8 @@ class Manifest(Corpus):
         """See `Corpus.read`."""
         row = self._rows[index]
         waveform = read_audio(self._folder / row["file"], self.sample_rate)
-        ratings = {rater: _number(row[rater], rater) for rater in self._raters if row[rater]}
+        given = {rater: row[rater] for rater in self._raters if row[rater].lower() not in _MISSING}
+        ratings = {rater: _number(text, rater) for rater, text in given.items()}
         if row.get("valence"):
             valence: float | None = _number(row["valence"], "valence")
         else:
@@ -264,7 +266,7 @@ def open_corpus(where: str | Path, sample_rate: int = COURSE_SAMPLE_RATE) -> Cor
     """
     if str(where) == "demo":
         return Manifest(DEMO / "labels.csv", sample_rate, "demo")
-    path = Path(where)
+    path = Path(where).expanduser()
     name = path.resolve().name
     if not path.exists():
         raise CorpusError(f"there is no corpus at {str(where)!r}; expected {WHAT_IS_TAKEN}.")
@@ -284,3 +286,11 @@ def open_corpus(where: str | Path, sample_rate: int = COURSE_SAMPLE_RATE) -> Cor
         return Manifest(labels[0], sample_rate, name)
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise CorpusError(f"{str(where)!r} holds {found}; expected {WHAT_IS_TAKEN}.")
+
+
+def folder_of(where: str | Path) -> Path:
+    """Where the files of a corpus lie: its folder, the one file that it is, or the folder of its manifest."""
+    if str(where) == "demo":
+        return DEMO
+    path = Path(where).expanduser()
+    return path.parent if path.suffix == ".csv" else path

@@ -21,6 +21,8 @@ from valence_lib.metrics import METRICS, validate
 Array = NDArray[np.float64]
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+_SMALLEST_GROUP = 5  # clips
+_PERMUTATIONS = 999
 _LOWER_IS_BETTER = {"mse", "mae"}
 
 
@@ -157,30 +159,37 @@ def raters(clips: pd.DataFrame) -> dict[str, Any] | None:
     """How well single raters agree with the others: the ceiling that a model can be held against.
 
     Args:
-        clips: with one column a rater, valence_a1, valence_a2, ...; clips that lack a rating are left out.
+        clips: with one column a rater, valence_a1, valence_a2, ...; NaN where a rater left a clip out.
+            Clips with fewer than two ratings are left out.
 
     Returns:
-        None with fewer than two raters; else {"raters": how many, "clips", "mse" and "ccc": each rater
+        None where no clip has two ratings; else {"raters": how many, "clips", "mse" and "ccc": each rater
         against the mean of the others, averaged over raters, "by_rater": {column: {"mse", "ccc"}},
-        "noise_variance": the variance of the mean rating's error, which no model's MSE can be expected
-        to get below}. The noise variance is the mean over clips of the raters' sample variance within
-        the clip, divided by the number of raters; a rater's constant bias counts as noise.
+        "noise_variance": the variance of the mean rating's error, about the lowest MSE that can be hoped
+        for}. The noise variance is the mean over clips of the sample variance within the clip divided by
+        the number of its ratings; a rater's constant bias counts as noise.
     """
     columns = [column for column in map(str, clips) if RATER_COLUMN.fullmatch(column)]
-    ratings = clips[columns].dropna().to_numpy(np.float64)
-    if len(columns) < 2 or not len(ratings):
+    ratings = clips[columns].to_numpy(np.float64)
+    given = ~np.isnan(ratings)
+    ratings, given = ratings[given.sum(axis=1) > 1], given[given.sum(axis=1) > 1]
+    if not len(ratings):
         return None
+    total, count = np.nansum(ratings, axis=1), given.sum(axis=1)
     by_rater = {}
     for position, column in enumerate(columns):
-        others = np.delete(ratings, position, axis=1).mean(axis=1)
-        by_rater[column] = {name: METRICS[name](others, ratings[:, position]) for name in ("mse", "ccc")}
+        rated = given[:, position]
+        own = ratings[rated, position]
+        if len(own):
+            others = (total[rated] - own) / (count[rated] - 1)
+            by_rater[column] = {name: METRICS[name](others, own) for name in ("mse", "ccc")}
     return {
-        "raters": len(columns),
+        "raters": len(by_rater),
         "clips": len(ratings),
         "mse": float(np.mean([scores["mse"] for scores in by_rater.values()])),
         "ccc": float(np.mean([scores["ccc"] for scores in by_rater.values()])),
         "by_rater": by_rater,
-        "noise_variance": float(ratings.var(axis=1, ddof=1).mean() / len(columns)),
+        "noise_variance": float((np.nanvar(ratings, axis=1, ddof=1) / count).mean()),
     }
 
 
@@ -192,18 +201,24 @@ def groups_of(clips: pd.DataFrame) -> tuple[NDArray[np.str_], str]:
     return clips["id"].to_numpy(dtype=str), "clip"
 
 
-def errors_by_group(predictions: pd.DataFrame, column: str) -> pd.DataFrame:
+def errors_by_group(predictions: pd.DataFrame, column: str) -> tuple[pd.DataFrame, float]:
     """MSE with its interval, mean error (prediction minus truth) and number of clips, by group.
 
+    Whether the groups differ is judged over all of them at once, since the best and the worst of many
+    always lie apart: by a permutation test of the variance of the groups' MSEs, weighted by their clips.
+
     Args:
-        predictions: with truth, prediction, id, speaker, and the column to group by; clips with "" there
-            are left out.
+        predictions: with truth, prediction, id, speaker, and the column to group by; clips with "" there,
+            and groups of fewer than five clips, are left out.
 
     Returns:
-        One row a group, the largest MSE first: group, n, mse, low, high, bias.
+        One row a group, the largest MSE first (group, n, mse, low, high, bias), and the probability of
+        groups so unlike each other by luck alone (1 where there are fewer than two groups).
     """
+    sizes = predictions.groupby(column)["id"].transform("size")
+    predictions = predictions[(predictions[column] != "") & (sizes >= _SMALLEST_GROUP)]
     rows = []
-    for group, clips in predictions[predictions[column] != ""].groupby(column):
+    for group, clips in predictions.groupby(column):
         truth, prediction = clips["truth"].to_numpy(), clips["prediction"].to_numpy()
         low, high = interval(Resampling(groups_of(clips)[0]).scores("mse", truth, prediction))
         mse, bias = METRICS["mse"](truth, prediction), float(np.mean(prediction - truth))
@@ -211,7 +226,21 @@ def errors_by_group(predictions: pd.DataFrame, column: str) -> pd.DataFrame:
             {"group": str(group), "n": len(clips), "mse": mse, "low": low, "high": high, "bias": bias}
         )
     columns = ["group", "n", "mse", "low", "high", "bias"]
-    return pd.DataFrame(rows, columns=columns).sort_values("mse", ascending=False, ignore_index=True)
+    table = pd.DataFrame(rows, columns=columns).sort_values("mse", ascending=False, ignore_index=True)
+    squared_error = ((predictions["prediction"] - predictions["truth"]) ** 2).to_numpy()
+    return table, _chance_of_spread(squared_error, predictions[column].to_numpy(dtype=str))
+
+
+def _chance_of_spread(values: Array, groups: NDArray[np.str_]) -> float:
+    _, group = np.unique(groups, return_inverse=True)
+    if len(values) == 0 or group.max() == 0:
+        return 1.0
+    sizes = np.bincount(group)
+    generator = np.random.default_rng(0)
+    orders = [group] + [generator.permutation(group) for _ in range(_PERMUTATIONS)]
+    # With fixed sizes and a fixed grand mean, the weighted variance of the means rises with this sum.
+    spreads = np.array([(np.bincount(order, values) ** 2 / sizes).sum() for order in orders])
+    return float((spreads >= spreads[0] * (1 - 1e-12)).mean())
 
 
 def errors_at_extremes(predictions: pd.DataFrame) -> dict[str, dict[str, float]]:

@@ -24,7 +24,7 @@ class Inspection:
         clips: one row a usable clip, in the corpus's order: index (its position in the corpus), id, part
             ("" where the corpus names none), valence (NaN in an unlabelled test part), speaker,
             n_samples, duration_seconds, digest (SHA-256 of the waveform), then all labels and raters.
-        quarantine: one row a refused clip: id, part, reason, message, twin (the clip with the same
+        quarantine: one row a refused clip: index, id, part, reason, message, twin (the clip with the same
             audio that is kept, else "").
     """
 
@@ -32,7 +32,7 @@ class Inspection:
     quarantine: pd.DataFrame
 
 
-QUARANTINE_COLUMNS = ["id", "part", "reason", "message", "twin"]
+QUARANTINE_COLUMNS = ["index", "id", "part", "reason", "message", "twin"]
 
 
 def inspect_corpus(
@@ -51,7 +51,7 @@ def inspect_corpus(
             check_waveform(clip.waveform, features.n_fft)
             _check_label(clip, settings)
         except ClipError as error:
-            refused.append([corpus.ids[index], corpus.part(index), error.reason, str(error), ""])
+            refused.append([index, corpus.ids[index], corpus.part(index), error.reason, str(error), ""])
             continue
         voice = clip.part, clip.speaker
         taken[voice] = taken.get(voice, 0) + 1
@@ -65,13 +65,10 @@ def inspect_corpus(
         )
     twins = _duplicates(clips)
     for row, twin in twins.items():
-        refused.append([*clips.loc[row, ["id", "part"]], "duplicate", f"the same audio as {twin!r}.", twin])
+        found = clips.loc[row, ["index", "id", "part"]]
+        refused.append([*found, "duplicate", f"the same audio as {twin!r}.", twin])
     clips = clips.drop(index=list(twins)).reset_index(drop=True)
-    quarantine = pd.DataFrame(refused, columns=QUARANTINE_COLUMNS)
-    order = {clip_id: position for position, clip_id in enumerate(corpus.ids)}
-    quarantine = quarantine.sort_values(
-        "id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True
-    )
+    quarantine = pd.DataFrame(refused, columns=QUARANTINE_COLUMNS).sort_values("index", ignore_index=True)
     if clips["valence"].notna().sum() == 0:
         raise CorpusError(
             f"none of the {len(clips)} usable clips of {corpus.name!r} has a rating to learn from."
@@ -124,8 +121,8 @@ def _duplicates(clips: pd.DataFrame) -> dict[int, str]:
     return twins
 
 
-def _count_reasons(refused: Sequence[Sequence[str]]) -> str:
-    counts = pd.Series([row[2] for row in refused], dtype=str).value_counts()
+def _count_reasons(refused: Sequence[Sequence[object]]) -> str:
+    counts = pd.Series([row[3] for row in refused], dtype=str).value_counts()
     return ", ".join(f"{reason}: {n}" for reason, n in counts.items()) or "it is empty"
 
 

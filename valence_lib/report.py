@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from valence_lib.corpora import Corpus
+from valence_lib.corpora import RATER_COLUMN, Corpus
 from valence_lib.errors import RunError
 from valence_lib.evaluation import Resampling, compare, groups_of, raters, results_rows
 from valence_lib.files import write_json, written_whole
@@ -32,6 +32,17 @@ from valence_lib.tables import title_of
 from valence_lib.training import Material
 
 GROUPINGS = ("speaker", "sex", "language", "emotion", "sentence")
+NUMBER_COLUMNS = {
+    "index",
+    "n_samples",
+    "duration_seconds",
+    "valence",
+    "truth",
+    "prediction",
+    "seed",
+    "epoch",
+} | {"learning_rate", "training_mse", "validation_mse"}
+MOST_GROUPS = 40
 FEATURES_FOLDER = ".features"  # beside the reports, which share it
 
 
@@ -47,14 +58,15 @@ def save_frame(destination: Path, frame: pd.DataFrame) -> None:
 
 
 def load_frame(path: Path) -> pd.DataFrame:
-    """What `save_frame` wrote: text stays text, an empty field of a text column is ""."""
+    """What `save_frame` wrote: columns of numbers as numbers, all else as the text that it was, be it "NA" or "001"."""
     if not path.is_file():
         raise RunError(
             f"there is no {str(path)!r}; run the notebook that writes it first (their names are in order)."
         )
-    frame = pd.read_csv(path, dtype={"speaker": str, "id": str, "part": str})
-    text = frame.select_dtypes(exclude="number").columns
-    return frame.fillna(dict.fromkeys(text, ""))
+    columns = pd.read_csv(path, nrows=0).columns
+    numbers = [name for name in columns if name in NUMBER_COLUMNS or RATER_COLUMN.fullmatch(name)]
+    texts = {name: str for name in columns if name not in numbers}
+    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={name: [""] for name in numbers})
 
 
 def load_json(path: Path) -> dict[str, Any]:
@@ -74,11 +86,17 @@ def save_preprocessed(
     folder: Path,
     corpus: Corpus,
     inspection: Inspection,
+    given: Sequence[str],
     split_by: str,
     admitted: CorpusSettings,
     features: FeatureSettings,
 ) -> None:
-    """Write preprocess/: the usable clips with their parts, the quarantine, and what is known of the corpus."""
+    """Write preprocess/: the usable clips with their parts, the quarantine, and what is known of the corpus.
+
+    Args:
+        given: the part that the corpus itself names for each clip, else "".
+        split_by: what `assign_parts` says.
+    """
     clips = inspection.clips
     save_frame(folder / "preprocess" / "clips.csv", clips)
     save_frame(folder / "preprocess" / "quarantine.csv", inspection.quarantine)
@@ -97,6 +115,8 @@ def save_preprocessed(
         "raters": raters(rated),
         "split": {
             "by": split_by,
+            "given": sorted({part for part in given if part not in ("", "train")}),
+            "unnamed": int((rated["speaker"] == "").sum()),
             "shared_speakers": shared_speakers(clips, clips["part"].to_numpy(dtype=str)),
             "parts": {
                 str(part): {
@@ -187,7 +207,7 @@ def _comparisons(
 
 
 def course_predictions(folder: Path, run: str) -> pd.DataFrame | None:
-    """One row a clip of an unlabelled test part, in the course format: ID,Label, in the order of the IDs.
+    """One row a clip of an unlabelled test part, in the course format: ID,Label, in the corpus's order.
 
     A quarantined clip gets its twin's prediction where it is a duplicate, else the training mean, so
     that no row is missing. None where all test clips are labelled.
@@ -197,12 +217,12 @@ def course_predictions(folder: Path, run: str) -> pd.DataFrame | None:
     if unlabelled.empty:
         return None
     predictions = load_frame(folder / "runs" / run / "predictions.csv").set_index("id")["prediction"]
-    labels = {clip_id: float(predictions[clip_id]) for clip_id in unlabelled["id"]}
+    labels = {row.index: (row.id, float(predictions[row.id])) for row in unlabelled.itertuples(index=False)}
     training_mean = float(clips.loc[clips["part"] == "train", "valence"].mean())
     quarantine = load_frame(folder / "preprocess" / "quarantine.csv")
-    for clip in quarantine[quarantine["part"] == "test"].itertuples():
-        labels[clip.id] = float(predictions.get(clip.twin, training_mean))
-    rows = sorted((clip_id.removeprefix("test/"), value) for clip_id, value in labels.items())
+    for row in quarantine[quarantine["part"] == "test"].itertuples(index=False):
+        labels[row.index] = row.id, float(predictions.get(row.twin, training_mean))
+    rows = [(clip_id.removeprefix("test/"), f"{value:.4f}") for _, (clip_id, value) in sorted(labels.items())]
     return pd.DataFrame(rows, columns=["ID", "Label"])
 
 
@@ -219,12 +239,13 @@ def test_predictions(folder: Path, run: str) -> pd.DataFrame:
 
 
 def groupings(predictions: pd.DataFrame) -> list[str]:
-    """The labels by which errors can be grouped: those of GROUPINGS of which there are two values or more."""
-    return [
-        name
+    """The labels by which errors can be grouped: those of GROUPINGS with two values or more, but not too many to show."""
+    counts = {
+        name: predictions.loc[predictions[name] != "", name].nunique()
         for name in GROUPINGS
-        if name in predictions and predictions.loc[predictions[name] != "", name].nunique() > 1
-    ]
+        if name in predictions
+    }
+    return [name for name, count in counts.items() if 1 < count <= MOST_GROUPS]
 
 
 def row_of(results: Mapping[str, Any], model: str, preset: str | None, part: str) -> dict[str, Any]:

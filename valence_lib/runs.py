@@ -167,6 +167,7 @@ def save_tensors(destination: Path, tensors: dict[str, Tensor], metadata: dict[s
     """Write tensors and a few strings as one safetensors file, whole or not at all."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written_whole(destination) as path:
+        path.touch()  # safetensors would make it readable to its owner alone; so it is as the user's umask says
         save_file(contiguous, path, metadata)
 
 

@@ -32,10 +32,16 @@ def warnings(results: Results) -> list[str]:
             f"**Shared speakers.** Training, validation and test share speakers ({named}; {len(split['shared_speakers'])} in "
             "all), so the scores include having heard them before."
         )
-    if not results["speakers"]:
+    if split["unnamed"]:
+        who = (
+            "does not name its speakers"
+            if not results["speakers"]
+            else f"names no speaker for {split['unnamed']:,} clips"
+        )
+        how = "were divided at random" if split["by"] == "random" else "are divided as the corpus itself does"
         found.append(
-            "**Speakers may leak.** The corpus does not name its speakers, so the clips were divided at random: the same "
-            "person may be heard in training and in test. Scores on new speakers can be expected to be worse."
+            f"**Speakers may leak.** The corpus {who}, and the clips {how}: the same person may be heard in training and in "
+            "test. Scores on new speakers can be expected to be worse."
         )
     test_speakers = split["parts"]["test"]["speakers"]
     if results["speakers"] and test_speakers < 10:
@@ -50,17 +56,22 @@ def how_divided(results: Results) -> str:
     """Sizes of the parts, and by what they were divided."""
     split = results["split"]
     ways = {
-        "speaker": "by whole speakers, so that no speaker is heard in two parts",
+        "speaker": "by whole speakers",
         "random": "at random",
         "corpus": "as the corpus itself divides them",
     }
+    way = ways[split["by"]]
+    if split["by"] != "corpus" and split["given"]:
+        way = f"as the corpus itself divides off {_listed(split['given'])}, and the rest {way}"
+    if not split["unnamed"] and not split["shared_speakers"]:
+        way += ", no speaker being heard in two parts"
     parts = []
     for part in ("train", "validation", "test", "unlabelled"):
         if part in split["parts"]:
             size = split["parts"][part]
             speakers = f" ({size['speakers']} speakers)" if size["speakers"] else ""
             parts.append(f"{size['clips']:,} {'training' if part == 'train' else part} clips{speakers}")
-    return f"The clips are divided {ways[split['by']]}: {', '.join(parts[:-1])} and {parts[-1]}."
+    return f"The clips are divided {way}: {', '.join(parts[:-1])} and {parts[-1]}."
 
 
 def against_mean(results: Results, model: str, preset: str, part: str) -> str:
@@ -113,6 +124,21 @@ def standardising(results: Results, model: str, preset: str) -> str:
     )
 
 
+def presets(results: Results) -> str:
+    """What the presets of this report do."""
+    ways = {
+        "seed": "the **seed** preset feeds raw decibels, as the course report does",
+        "default": "the **default** preset brings every mel band to mean 0 and deviation 1 by the training clips' statistics",
+        "clip": "the **clip** preset brings every mel band to mean 0 and deviation 1 within each clip",
+        "speaker": "the **speaker** preset brings every mel band to mean 0 and deviation 1 over all clips of the clip's "
+        "speaker, held-out ones included (their audio, not their ratings)",
+    }
+    used = list(dict.fromkeys(row["preset"] for row in results["rows"] if row["preset"]))
+    if len(used) == 1:
+        return f"One preset was used: {ways[used[0]]}."
+    return f"The presets differ in one thing alone: {'; '.join(ways[preset] for preset in used)}."
+
+
 def _comparison(results: Results, first: list[str], second: list[str]) -> dict[str, Any]:
     """The comparison of the test MSEs, seen from `first`, whichever way round it was made."""
     for comparison in results["comparisons"]:
@@ -161,17 +187,23 @@ def at_extremes(extremes: Mapping[str, Mapping[str, float]]) -> str:
         f"predicted at {rounded(lowest['prediction'], 2)}, the highest-rated ({highest['n']} clips, "
         f"{rounded(highest['truth'], 2)}) at {rounded(highest['prediction'], 2)}."
     )
+    if highest["prediction"] <= lowest["prediction"]:
+        return f"{figures} The model does not tell the two ends apart."
     if lowest["prediction"] > lowest["truth"] and highest["prediction"] < highest["truth"]:
         kept = (highest["prediction"] - lowest["prediction"]) / (highest["truth"] - lowest["truth"])
-        return f"{figures} The model regresses to the mean: it keeps {max(kept, 0):.0%} of the distance between the two."
+        return (
+            f"{figures} The model regresses to the mean: it keeps {kept:.0%} of the distance between the two."
+        )
     return f"{figures} The model does not shrink both ends towards the middle."
 
 
-def by_group(groups: pd.DataFrame, name: str) -> str:
-    """How far the error depends on who or what is heard; `groups` is what `errors_by_group` returns."""
+def by_group(groups: pd.DataFrame, chance: float, name: str) -> str:
+    """How far the error depends on who or what is heard; takes what `errors_by_group` returns."""
     worst, best = groups.iloc[0], groups.iloc[-1]
-    apart = worst["low"] > best["high"]
-    verdict = "their intervals do not overlap" if apart else "their intervals overlap, so this may be luck"
+    if chance < 0.05:
+        verdict = f"the groups differ by more than luck (permutation test over all {len(groups)}, p = {rounded(chance)})"
+    else:
+        verdict = f"that much may be luck (permutation test over all {len(groups)}, p = {rounded(chance)})"
     return (
         f"By {name}, the MSE runs from {rounded(best['mse'])} ({best['group']}) to {rounded(worst['mse'])} "
         f"({worst['group']}); {verdict}."

@@ -132,6 +132,8 @@ MODEL_RECIPES: dict[str, dict[str, Any]] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {"standardise": "train"},
     "seed": {"standardise": "none"},  # raw decibels, as in the course report
+    "clip": {"standardise": "clip"},
+    "speaker": {"standardise": "speaker"},
 }
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from valence_lib.architecture import Layer
 
 METRIC_TITLES = {"mse": "MSE", "mae": "MAE", "pearson_r": "Pearson r", "ccc": "CCC"}
+MOST_QUARANTINED = 50
 MEAN_TITLE = "Predict the mean"
 
 
@@ -131,26 +132,14 @@ def reference_table(results: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def quarantine_table(quarantine: pd.DataFrame) -> pd.DataFrame:
-    """Clips that could not be used, each with its reason."""
-    table = quarantine[["id", "part", "reason", "message"]]
+    """The first clips that could not be used, each with its reason; the report's CSV has them all."""
+    table = quarantine[["id", "part", "reason", "message"]].head(MOST_QUARANTINED)
     return table.set_axis(["Clip", "Part", "Reason", "What was found"], axis=1)
 
 
 def settings_table(settings: Mapping[str, Any]) -> pd.DataFrame:
     """Resolved settings, one a line."""
     return pd.DataFrame({"Parameter": list(settings), "Value": [str(value) for value in settings.values()]})
-
-
-def group_table(groups: pd.DataFrame, title: str) -> pd.DataFrame:
-    """Error by group: number of clips, MSE with its interval, mean error."""
-    return pd.DataFrame(
-        {
-            title: groups["group"],
-            "Clips": [f"{n:,}" for n in groups["n"]],
-            "MSE": [with_interval(r.mse, [r.low, r.high]) for r in groups.itertuples()],
-            "Mean error": [rounded(value) for value in groups["bias"]],
-        }
-    )
 
 
 def worst_table(predictions: pd.DataFrame) -> pd.DataFrame:

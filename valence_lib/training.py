@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from valence_lib.batches import Batch, in_order_of_length, load, shuffled
 from valence_lib.errors import RunError, TrainingError
 from valence_lib.features import LogMel, Standardiser
-from valence_lib.files import write_json, written_whole
+from valence_lib.files import source_digest, write_json, written_whole
 from valence_lib.models import build_model
 from valence_lib.runs import (
     named,
@@ -211,7 +211,7 @@ class _Loop:
         }
 
     def _digest(self) -> str:
-        return self.settings.digest() + self.material.digest()
+        return self.settings.digest() + self.material.digest() + source_digest()
 
     def resume(self) -> int:
         """Go back to the last finished epoch in the folder, if there is one; return its number, else 0."""
