@@ -131,6 +131,8 @@ def run_notebook(notebook: Path, destination: Path, parameters: Mapping[str, Any
                 cwd=str(notebook.parent),
                 progress_bar=False,
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
+                # A kernel that is shut down says so as an error; what matters of it is in the notebook.
+                extra_arguments=["--log-level=CRITICAL"],
             )
         write_notebook(destination, normalise(executed))
         failed.unlink(missing_ok=True)

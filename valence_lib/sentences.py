@@ -219,7 +219,7 @@ def of_worst(worst: Sequence[Mapping[str, Any]]) -> str:
     )
     if speakers:
         speaker, n = speakers.most_common(1)[0]
-        sentence += f"; {speaker} speaks {n} of them" + (
+        sentence += f"; speaker {speaker} speaks {n} of them" + (
             ", more than all others together" if 2 * n > len(worst) else ""
         )
     return sentence + "."
