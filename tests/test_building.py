@@ -1,17 +1,21 @@
 """From one command to a report: what is refused before any work, and the lock."""
 
 import fcntl
+import json
 import re
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from valence_lib import building
-from valence_lib.building import Request, build_report, default_name, project_root
+from valence_lib.building import Request, build_report, default_name, held_while_running, project_root
 from valence_lib.errors import CorpusError, RunError, SettingsError
+from valence_lib.files import source_digest, stamp_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,13 +47,138 @@ def test_runs_are_every_model_and_seed_of_the_preset_and_of_raw_decibels():
 
 @pytest.mark.parametrize(
     ("corpus", "name"),
-    [("demo", "demo"), ("some/Where/my clips", "my-clips"), ("some/labels.csv", "labels"), ("...", "report")],
+    [
+        ("demo", "demo"),
+        ("some/Where/my clips", "my-clips"),
+        ("some/labels.csv", "some"),
+        ("other corpus/labels.csv", "other-corpus"),
+        ("some/train.pkl", "train"),
+        ("some/all.pickle", "all"),
+        ("some/corpus-v1.2", "corpus-v1.2"),
+        ("~/speech", "speech"),
+        ("---", "report"),
+    ],
 )
 def test_a_report_is_named_after_its_corpus(corpus, name, tmp_path, monkeypatch):
+    monkeypatch.setattr(building, "project_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
-    if corpus == "...":
-        corpus = str(tmp_path / "---")
     assert default_name(corpus) == name
+
+
+def test_a_manifest_here_is_named_after_this_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(building, "project_root", lambda: tmp_path)
+    (tmp_path / "spoken").mkdir()
+    monkeypatch.chdir(tmp_path / "spoken")
+    assert default_name("labels.csv") == default_name(".") == "spoken"
+
+
+@pytest.fixture
+def snakemake(tmp_path, monkeypatch):
+    """A project of its own, in which what Snakemake is started with is noted and nothing is built."""
+    started = []
+
+    def start(command, **_):
+        started.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(building, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(building, "subprocess", SimpleNamespace(run=start))
+    return started
+
+
+def test_a_name_is_not_taken_from_a_report_on_another_corpus(
+    snakemake, tmp_path, manifest_folder, monkeypatch
+):
+    assert default_name(str(manifest_folder)) == "spoken"
+    assert build_report(Request(corpus=str(manifest_folder), name="spoken"), jobs=1) == 0
+    # The same corpus again, however it is written, is the same report; it only brings it up to date.
+    assert default_name(str(manifest_folder)) == "spoken"
+    assert default_name(f"{manifest_folder}/../spoken/") == "spoken"
+    monkeypatch.chdir(tmp_path)
+    assert default_name("spoken") == "spoken"
+    with pytest.raises(
+        RunError, match=r"reports/spoken is on another corpus than 'elsewhere/spoken'; give .* NAME"
+    ):
+        default_name("elsewhere/spoken")
+    assert default_name("elsewhere/written") == "written"
+
+
+def test_a_request_says_what_its_results_depend_on(snakemake, tmp_path, manifest_folder):
+    def build():
+        assert build_report(Request(corpus=str(manifest_folder), name="one", seeds=1), jobs=2) == 0
+        return json.loads((tmp_path / "reports" / "one" / "request.json").read_text())
+
+    first = build()
+    assert first["corpus"] == "../spoken"  # seen from notebooks/, and without this machine's paths
+    assert str(tmp_path) not in json.dumps(first)
+    assert first["runs"] == Request(seeds=1).runs()
+    assert (first["corpus_stamp"], first["source"]) == (stamp_of(manifest_folder), source_digest())
+    assert build() == first
+    with (manifest_folder / "labels.csv").open("a") as table:
+        table.write("\n")
+    changed = build()
+    assert {key for key in first if changed[key] != first[key]} == {"corpus_stamp"}
+    assert len(snakemake) == 3
+    assert snakemake[0][snakemake[0].index("--cores") + 1] == "2"
+
+
+HOLDER = (
+    "import sys; from pathlib import Path; from valence_lib.building import held_while_running\n"
+    "with held_while_running(Path(sys.argv[1])):\n"
+    "    print('held', flush=True)\n"
+    "    sys.stdin.read()\n"
+)
+
+
+@pytest.fixture
+def notebook_at_work(tmp_path):
+    """A process that holds the file of a report's notebooks until it is killed or its input ends."""
+    folder = tmp_path / "reports" / "one"
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-c", HOLDER, str(folder / building.HELD_BY_NOTEBOOKS)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        yield holder
+        holder.kill()
+
+
+@pytest.mark.parametrize("end", ["finished", "killed"])
+def test_a_build_waits_for_a_notebook_that_outlived_the_one_before(snakemake, notebook_at_work, end, capsys):
+    build = threading.Thread(target=build_report, args=(Request(name="one"), 1), daemon=True)
+    build.start()
+    build.join(0.3)
+    assert build.is_alive()
+    assert snakemake == []
+    assert not (ROOT / "reports" / "one").exists()
+    if end == "killed":
+        notebook_at_work.kill()
+    else:
+        notebook_at_work.stdin.close()
+    build.join(20)
+    assert not build.is_alive()
+    assert len(snakemake) == 1
+    assert "A notebook of a build that was killed is still at work" in capsys.readouterr().out
+
+
+def test_a_build_waits_for_nothing_where_no_notebook_is_at_work(snakemake, capsys):
+    for _ in range(2):
+        assert build_report(Request(name="one"), jobs=1) == 0
+    assert len(snakemake) == 2
+    assert "still at work" not in capsys.readouterr().out
+
+
+def test_many_notebooks_of_one_build_work_side_by_side(notebook_at_work, tmp_path):
+    file = tmp_path / "reports" / "one" / building.HELD_BY_NOTEBOOKS
+    with (
+        held_while_running(file),
+        held_while_running(file),
+        file.open("a") as other,
+        pytest.raises(BlockingIOError),
+    ):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    notebook_at_work.communicate("")
+    with file.open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_corpus_that_is_not_there_stops_before_anything_is_written():
@@ -120,3 +249,9 @@ def test_conda_gets_the_same_set():
     python = re.search(r"python=(\d+\.\d+)", environment).group(1)
     assert required == f">={python}"
     assert sys.version_info >= tuple(map(int, python.split(".")))
+
+
+def test_what_the_readme_links_to_is_there():
+    for page in ("README.md", "ARCHITECTURE.md"):
+        links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text())
+        assert [link for link in links if not (ROOT / link).exists()] == []

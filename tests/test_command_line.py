@@ -1,6 +1,7 @@
 """The command line: exit statuses, what goes where, and predictions that stand one by one."""
 
 import csv
+import fcntl
 import io
 import pickle
 import subprocess
@@ -99,12 +100,12 @@ def test_output_goes_to_the_named_file_alone(run, clips, capsys, tmp_path):
 
 
 def test_where_no_file_can_be_used_every_row_says_why(run, clips, capsys):
-    short, silent, many = clips / "short.wav", clips / "silent.wav", clips / "many.pkl"
+    short, silent, broken = clips / "short.wav", clips / "silent.wav", clips / "broken.pkl"
     soundfile.write(short, TONES["a"][:100], 8000)
     soundfile.write(silent, np.zeros(4000), 8000)
-    many.write_bytes(pickle.dumps([{"audio_data": TONES["a"]}] * 2))
+    broken.write_bytes(pickle.dumps([{"audio_data": TONES["a"]}] * 2)[:-20])
     status, out, err = _predict(
-        capsys, run, short, silent, many, clips / "absent.wav", clips / "absent.pkl", clips / "notes.txt"
+        capsys, run, short, silent, broken, clips / "absent.wav", clips / "absent.pkl", clips / "notes.txt"
     )
     assert status == 1
     assert len(err.splitlines()) == 6
@@ -112,10 +113,47 @@ def test_where_no_file_can_be_used_every_row_says_why(run, clips, capsys):
     assert all(outcome.startswith("error: ") for outcome in found.values())
     assert found["short.wav"].startswith("error: too short")
     assert found["silent.wav"].startswith("error: silent")
-    assert found["many.pkl"].startswith("error: wrong type: 'many.pkl' holds 2 clips")
+    assert found["broken.pkl"].startswith("error: ")
     assert found["absent.wav"].startswith("error: unreadable")
-    assert "absent.pkl" in found
-    assert "notes.txt" in found
+    assert found["absent.pkl"].startswith("error: unreadable")
+    # One row a file, in the order in which they were named: a pickle that cannot be read has no clips.
+    names = ["short.wav", "silent.wav", "broken.pkl", "absent.wav", "absent.pkl", "notes.txt"]
+    assert [Path(row[0]).name for row in csv.reader(io.StringIO(out))][1:] == names
+
+
+def test_every_clip_of_a_pickle_has_a_row_and_a_bad_one_leaves_the_others(run, clips, capsys):
+    content = [{"audio_data": audio} for audio in (TONES["c"], np.zeros(4000), TONES["a"], "text")]
+    many = clips / "many.pkl"
+    many.write_bytes(pickle.dumps(content))
+    status, out, err = _predict(capsys, run, many, clips / "c.pkl")
+    assert status == 1
+    found = _rows(out)
+    assert list(found) == ["many.pkl#0", "many.pkl#1", "many.pkl#2", "many.pkl#3", "c.pkl"]
+    assert out.splitlines()[1].startswith(f"{many}#0,")
+    assert found["many.pkl#1"].startswith("error: silent")
+    assert found["many.pkl#3"].startswith("error: wrong type")
+    assert [line.split(": ")[1] for line in err.splitlines()] == [f"{many}#1", f"{many}#3"]
+    assert float(found["many.pkl#0"]) == pytest.approx(float(found["c.pkl"]), abs=1.1e-4)
+    expected = Run.load(run).predict([log_mel(TONES["a"], FEATURES)], [""])[0]
+    assert float(found["many.pkl#2"]) == pytest.approx(expected, abs=1.1e-4)
+
+
+def test_a_pickle_of_a_list_with_one_clip_is_called_as_its_file(run, clips, capsys):
+    (clips / "list.pkl").write_bytes(pickle.dumps([{"audio_data": TONES["c"]}]))
+    status, out, _ = _predict(capsys, run, clips / "list.pkl", clips / "c.pkl")
+    found = _rows(out)
+    assert (status, list(found)) == (0, ["list.pkl", "c.pkl"])
+    assert found["list.pkl"] == found["c.pkl"]
+
+
+@pytest.mark.parametrize("content", [[], {"audio_data": [], "valence": []}])
+def test_a_pickle_without_clips_is_one_error_row(run, tmp_path, capsys, content):
+    (tmp_path / "none.pkl").write_bytes(pickle.dumps(content))
+    status, out, _ = _predict(capsys, run, tmp_path / "none.pkl")
+    assert status == 1
+    found = _rows(out)
+    assert list(found) == ["none.pkl"]
+    assert found["none.pkl"].startswith("error: ")
 
 
 def test_a_pickle_that_would_run_something_is_an_error_and_runs_nothing(run, tmp_path, capsys):
@@ -192,8 +230,20 @@ def test_check_takes_the_scale(tmp_path, capsys):
     corpus = str(_manifest(tmp_path / "tones"))
     assert main(["check", corpus, "--range", "2,4"]) == 0
     assert "quarantine label out of range: 2" in capsys.readouterr().out
+    assert main(["check", corpus, "--range=-1,2"]) == 0
+    assert "quarantine label out of range: 2" in capsys.readouterr().out
     assert main(["check", corpus, "--range", "10,20"]) == 1
     assert "none can be used (label out of range: 3, unreadable: 1)" in capsys.readouterr().err
+
+
+def test_check_takes_a_scale_with_a_negative_end(tmp_path, capsys):
+    folder = _manifest(tmp_path / "tones")
+    (folder / "labels.csv").write_text("file,valence\na.wav,-1\nb.wav,0.25\nc.wav,1.5\n")
+    assert main(["check", str(folder), "--range=-1,1"]) == 0
+    out = capsys.readouterr().out
+    assert "valence    -1 to 0.25, mean -0.375" in out
+    assert "c.wav: label out of range: the valence is 1.5; expected -1 to 1" in out
+    assert "quarantine label out of range: 1" in out
 
 
 @pytest.mark.parametrize(
@@ -247,6 +297,31 @@ def test_notebook_runs_with_typed_parameters(tmp_path, capsys):
     assert main(["notebook", str(notebook), str(destination), "-p", "seed", "7", "-p", "name", "12"]) == 0
     executed = nbformat.read(destination, 4)
     assert executed.cells[-1].outputs[0].data["text/plain"] == "(8, '12')"
+
+
+def test_a_notebook_holds_the_file_while_it_runs_and_no_longer(tmp_path):
+    source = (
+        "import fcntl\n"
+        "with open(held, 'a') as file:\n"
+        "    try:\n"
+        "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "        found = 'free'\n"
+        "    except BlockingIOError:\n"
+        "        found = 'held'\n"
+        "found"
+    )
+    cells = [
+        nbformat.v4.new_code_cell("held = ''", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(source),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook, destination, held = tmp_path / "x.ipynb", tmp_path / "out.ipynb", tmp_path / ".at-work"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), notebook)
+    command = ["notebook", str(notebook), str(destination), "--hold", str(held), "-p", "held", str(held)]
+    assert main(command) == 0
+    assert nbformat.read(destination, 4).cells[-1].outputs[0].data["text/plain"] == "'held'"
+    with held.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_the_module_is_a_program(tmp_path):

@@ -13,7 +13,7 @@ import soundfile
 from conftest import Voice
 
 from valence_lib import corpora
-from valence_lib.corpora import CourseFolder, Manifest, PickledCorpus, open_corpus
+from valence_lib.corpora import CourseFolder, Manifest, PickledCorpus, folder_of, open_corpus
 from valence_lib.errors import ClipError, CorpusError
 
 
@@ -182,6 +182,29 @@ def test_valence_is_the_mean_of_the_raters_where_no_column_gives_it(manifest_fol
     assert all_rated.labels == {"valence_mood": "x"}
 
 
+@pytest.mark.parametrize("missing", ["", "nan", "NaN", "NA", "na", "null", "None", " NA "])
+def test_a_rater_who_left_a_clip_out_in_the_words_of_any_program(manifest_folder: Path, missing: str):
+    manifest(
+        manifest_folder,
+        f"file,valence_a1,valence_a2,valence_a3\naudio/0.wav,2,{missing},5\n"
+        f"audio/3.wav,{missing},{missing},{missing}\n",
+    )
+    rated, unrated = open_corpus(manifest_folder)
+    assert rated.valence == 3.5
+    np.testing.assert_array_equal(list(rated.ratings.values()), [2, np.nan, 5])
+    assert unrated.valence is None
+    assert np.isnan(list(unrated.ratings.values())).all()
+
+
+def test_a_rater_cell_that_is_neither_a_number_nor_missing_is_refused(manifest_folder: Path):
+    corpus = open_corpus(
+        manifest(manifest_folder, "file,valence_a1,valence_a2\naudio/0.wav,2,nay\naudio/3.wav,2,3\n")
+    )
+    with refused("label not a number", "the column valence_a2 holds 'nay'"):
+        corpus[0]
+    assert corpus[1].valence == 2.5
+
+
 def test_a_valence_column_goes_before_the_raters(manifest_folder: Path):
     manifest(manifest_folder, "file,valence,valence_a1\naudio/0.wav,3.75,1\naudio/3.wav,,2\n")
     assert [clip.valence for clip in open_corpus(manifest_folder)] == [3.75, 2]
@@ -296,6 +319,26 @@ def test_a_folder_that_is_no_corpus(tmp_path: Path, names: list[str], message: s
         (tmp_path / name).touch()
     with pytest.raises(CorpusError, match=message):
         open_corpus(tmp_path)
+
+
+def test_a_tilde_is_the_home_folder(course_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(course_folder.parent))
+    assert open_corpus("~/course").ids == open_corpus(course_folder).ids
+    assert open_corpus("~/course").name == "course"
+    assert folder_of("~/course") == course_folder
+    with pytest.raises(CorpusError, match="there is no corpus at '~/nothing'"):
+        open_corpus("~/nothing")
+
+
+def test_the_folder_of_a_corpus_is_where_its_files_lie(tmp_path: Path):
+    assert (folder_of("demo") / "labels.csv").is_file()
+    for given, expected in (
+        ("course", "course"),
+        ("spoken/labels.csv", "spoken"),
+        ("all.pkl", "all.pkl"),
+        ("all.pickle", "all.pickle"),
+    ):
+        assert folder_of(tmp_path / given) == folder_of(str(tmp_path / given)) == tmp_path / expected
 
 
 def test_an_audio_file_is_no_corpus(tmp_path: Path, voice: Voice):

@@ -264,6 +264,15 @@ def test_the_other_models_train_at_one_rate(model: str):
     assert settings.standardise == "none"
 
 
+@pytest.mark.parametrize(
+    ("preset", "standardise"),
+    [("default", "train"), ("seed", "none"), ("clip", "clip"), ("speaker", "speaker")],
+)
+def test_a_preset_says_by_what_is_standardised(preset: str, standardise: str):
+    assert set(PRESETS) == {"default", "seed", "clip", "speaker"}
+    assert training_settings("CNN", preset, 0).standardise == standardise
+
+
 def test_every_model_and_preset_go_together():
     made = {training_settings(model, preset, 0).digest() for model in MODEL_RECIPES for preset in PRESETS}
     assert len(made) == len(MODEL_RECIPES) * len(PRESETS)

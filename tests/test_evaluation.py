@@ -198,17 +198,66 @@ def test_raters_by_hand():
         }
     )
     found = raters(clips)
-    assert (found["raters"], found["clips"]) == (3, 3)
-    # a1 (1, 2, 3) against (2.5, 2, 4.5); a2 (2, 2, 5) against (2, 2, 3.5); a3 (3, 2, 4) against (1.5, 2, 4).
+    assert (found["raters"], found["clips"]) == (3, 4)
+    # a1 (1, 2, 3, 5) against (2.5, 2, 4.5, 1); a2 (2, 2, 5) against (2, 2, 3.5), as d has no second rating;
+    # a3 (3, 2, 4, 1) against (1.5, 2, 4, 5).
     by_rater = {name: scores["mse"] for name, scores in found["by_rater"].items()}
-    assert by_rater == pytest.approx({"valence_a1": 4.5 / 3, "valence_a2": 2.25 / 3, "valence_a3": 2.25 / 3})
-    assert found["mse"] == pytest.approx(1.0)
-    # Lin's for a1: covariance 2/3, variances 2/3 and 7/6, means 2 and 3.
-    assert found["by_rater"]["valence_a1"]["ccc"] == pytest.approx((4 / 3) / (2 / 3 + 7 / 6 + 1))
+    assert by_rater == pytest.approx(
+        {"valence_a1": 20.5 / 4, "valence_a2": 2.25 / 3, "valence_a3": 18.25 / 4}
+    )
+    assert found["mse"] == pytest.approx((20.5 / 4 + 2.25 / 3 + 18.25 / 4) / 3)
+    # Lin's for a2: covariance 1, variances 2 and 1/2, means 3 and 2.5.
+    assert found["by_rater"]["valence_a2"]["ccc"] == pytest.approx(2 / (2 + 1 / 2 + 1 / 4))
     values = [scores["ccc"] for scores in found["by_rater"].values()]
     assert found["ccc"] == pytest.approx(np.mean(values))
-    # Sample variances within the clips: 1, 0 and 1; their mean over three raters' number.
-    assert found["noise_variance"] == pytest.approx(2 / 3 / 3)
+    # Sample variances within the clips: 1, 0 and 1 of three ratings, 8 of two.
+    assert found["noise_variance"] == pytest.approx((1 / 3 + 0 + 1 / 3 + 8 / 2) / 4)
+
+
+def test_sparse_raters_by_hand():
+    clips = pd.DataFrame(
+        {
+            "id": list("abcdefg"),
+            "valence_a1": [1.0, 3.0, np.nan, 4.0, 2.0, np.nan, 5.0],
+            "valence_a2": [2.0, np.nan, 3.0, 4.0, np.nan, 1.0, np.nan],
+            "valence_a3": [np.nan, 5.0, 2.0, np.nan, 4.0, 2.0, np.nan],
+        }
+    )
+    found = raters(clips)
+    # Each clip by two of three, and g by one alone, who agrees with nobody.
+    assert (found["raters"], found["clips"]) == (3, 6)
+    # a1 (1, 3, 4, 2) against (2, 5, 4, 4); a2 (2, 3, 4, 1) against (1, 2, 4, 2); a3 (5, 2, 4, 2) against (3, 3, 2, 1).
+    by_rater = {name: scores["mse"] for name, scores in found["by_rater"].items()}
+    assert by_rater == pytest.approx({"valence_a1": 9 / 4, "valence_a2": 3 / 4, "valence_a3": 10 / 4})
+    assert found["mse"] == pytest.approx(22 / 12)
+    # Lin's for a1: covariance 3.5/4, variances 5/4 and 4.75/4, means 2.5 and 3.75.
+    assert found["by_rater"]["valence_a1"]["ccc"] == pytest.approx(1.75 / (5 / 4 + 4.75 / 4 + 1.25**2))
+    # Half the squared difference within each clip (1, 4, 1, 0, 4, 1), halved again for the mean of two.
+    assert found["noise_variance"] == pytest.approx(11 / 2 / 6 / 2)
+
+
+def test_a_rater_who_is_always_alone_counts_for_nothing():
+    clips = pd.DataFrame(
+        {
+            "valence_a1": [1.0, 3.0, np.nan],
+            "valence_a2": [2.0, 4.0, np.nan],
+            "valence_a3": [np.nan, np.nan, 5.0],
+        }
+    )
+    found = raters(clips)
+    assert (found["raters"], found["clips"], list(found["by_rater"])) == (2, 2, ["valence_a1", "valence_a2"])
+    assert found["mse"] == 1.0
+
+
+@pytest.mark.parametrize("given", [2, 3, 4])
+def test_the_noise_variance_holds_also_where_raters_left_clips_out(given):
+    generator = np.random.default_rng(1)
+    true = generator.uniform(1, 5, 20000)
+    ratings = true[:, None] + generator.normal(0, 0.6, (20000, 4))
+    left_out = generator.permuted(np.tile(np.arange(4) >= given, (20000, 1)), axis=1)
+    ratings[left_out] = np.nan
+    clips = pd.DataFrame(ratings, columns=[f"valence_a{rater}" for rater in range(1, 5)])
+    assert raters(clips)["noise_variance"] == pytest.approx(0.36 / given, rel=0.03)
 
 
 def test_the_noise_variance_estimates_the_error_of_the_mean_rating():
@@ -246,30 +295,96 @@ def test_speakers_are_drawn_where_all_and_two_are_named(speakers, drawn):
 def test_errors_by_group():
     predictions = pd.DataFrame(
         {
-            "id": [f"clip {n}" for n in range(8)],
-            "speaker": ["A", "A", "B", "B", "C", "C", "D", "D"],
-            "sex": ["F", "F", "F", "F", "M", "M", "", ""],
-            "truth": [1.0, 2, 3, 4, 5, 4, 3, 2],
-            "prediction": [1.5, 2, 3, 5, 3, 3, 9, 9],
+            "id": [f"clip {n}" for n in range(20)],
+            "speaker": [*"AAABBB", *"CCCCC", *"DDDDD", *"EEEE"],
+            "sex": [*"FFFFFF", *"MMMMM", *[""] * 5, *"XXXX"],
+            "truth": [1.0, 2, 3, 4, 3, 2, 5, 4, 3, 4, 5, 3, 2, 1, 2, 3, 1, 1, 1, 1],
+            "prediction": [1.5, 2, 3, 5, 4, 3, 3, 3, 3, 3, 3, 9, 9, 9, 9, 9, 5, 5, 5, 5],
         }
     )
-    found = errors_by_group(predictions, "sex")
+    found, chance = errors_by_group(predictions, "sex")
     assert list(found) == ["group", "n", "mse", "low", "high", "bias"]
-    assert found["group"].tolist() == ["M", "F"]  # the largest error first, "" left out
-    assert found["n"].tolist() == [2, 4]
-    assert found["mse"].tolist() == pytest.approx([(4 + 1) / 2, (0.25 + 1) / 4])
-    assert found["bias"].tolist() == pytest.approx([-1.5, 1.5 / 4])
-    # Drawing two of F's two speakers gives 0.125, 0.3125 or 0.5; M's one speaker is drawn by clip.
-    assert found.loc[1, ["low", "high"]].tolist() == pytest.approx([0.125, 0.5])
-    assert found.loc[0, ["low", "high"]].tolist() == pytest.approx([1.0, 4.0])
+    # The largest error first; "" is left out, and X, whose four clips are too few to say anything.
+    assert found["group"].tolist() == ["M", "F"]
+    assert found["n"].tolist() == [5, 6]
+    assert found["mse"].tolist() == pytest.approx([(4 + 1 + 0 + 1 + 4) / 5, (0.25 + 3) / 6])
+    assert found["bias"].tolist() == pytest.approx([-6 / 5, 3.5 / 6])
+    # Drawing two of F's two speakers gives 1/12, 3.25/6 or 1; M's one speaker is drawn by clip.
+    assert found.loc[1, ["low", "high"]].tolist() == pytest.approx([0.25 / 3, 1.0])
+    assert 0 <= found.loc[0, "low"] < 2 < found.loc[0, "high"] <= 4
+    assert 0 < chance <= 1
+
+
+def test_five_clips_are_a_group_and_four_are_none():
+    predictions = _noisy(0, sizes={"A": 5, "B": 4, "C": 6})
+    found, _ = errors_by_group(predictions, "speaker")
+    assert dict(zip(found["group"], found["n"], strict=True)) == {"A": 5, "C": 6}
 
 
 def test_errors_by_group_of_nothing_is_an_empty_table():
     predictions = pd.DataFrame(
         {"id": ["a"], "speaker": ["A"], "sex": [""], "truth": [1.0], "prediction": [2.0]}
     )
-    found = errors_by_group(predictions, "sex")
+    found, chance = errors_by_group(predictions, "sex")
     assert (len(found), list(found)) == (0, ["group", "n", "mse", "low", "high", "bias"])
+    assert chance == 1.0
+
+
+def _noisy(seed, sizes):
+    """Groups of the asked sizes whose errors all come from one distribution."""
+    generator = np.random.default_rng(seed)
+    speaker = np.repeat(list(sizes), list(sizes.values()))
+    truth = generator.uniform(1, 5, speaker.size)
+    names = [f"clip {number}" for number in range(speaker.size)]
+    prediction = truth + generator.normal(0, 0.5, speaker.size)
+    return pd.DataFrame({"id": names, "speaker": speaker, "truth": truth, "prediction": prediction})
+
+
+def test_of_groups_that_differ_by_luck_alone_one_in_twenty_is_called_different():
+    draws = [errors_by_group(_noisy(seed, {"A": 8, "B": 12, "C": 9}), "speaker")[1] for seed in range(200)]
+    assert 0.01 <= np.mean(np.array(draws) < 0.05) <= 0.10
+    # Under luck every probability is as likely as every other.
+    assert stats.kstest(draws, "uniform").pvalue > 0.01
+
+
+def test_one_clearly_worse_group_is_found_with_the_smallest_probability_there_is():
+    predictions = _noisy(0, dict.fromkeys("ABCDEF", 20))
+    worse = predictions["speaker"] == "D"
+    predictions.loc[worse, "prediction"] += 3
+    found, chance = errors_by_group(predictions, "speaker")
+    assert found.loc[0, "group"] == "D"
+    assert chance == 0.001  # no permutation of 999 comes near
+
+
+def test_the_chance_is_that_of_the_exhaustive_test():
+    # With two groups of six, all 924 divisions can be made, and 999 draws of them are a sample.
+    import itertools
+
+    predictions = _noisy(3, {"A": 6, "B": 6})
+    squared = ((predictions["prediction"] - predictions["truth"]) ** 2).to_numpy()
+    found = errors_by_group(predictions, "speaker")[1]
+    gaps = [
+        abs(squared[list(first)].mean() - np.delete(squared, first).mean())
+        for first in itertools.combinations(range(12), 6)
+    ]
+    expected = np.mean(np.array(gaps) >= gaps[0] - 1e-12)
+    assert 0.02 < expected < 0.98
+    assert found == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 999))
+
+
+def test_one_group_alone_differs_from_nothing():
+    found, chance = errors_by_group(_noisy(0, {"A": 30}), "speaker")
+    assert (len(found), chance) == (1, 1.0)
+    assert errors_by_group(_noisy(0, {"A": 30, "B": 4}), "speaker")[1] == 1.0
+
+
+def test_the_chance_is_the_same_every_time():
+    predictions = _noisy(5, {"A": 20, "B": 10, "C": 15})
+    table, chance = errors_by_group(predictions, "speaker")
+    again, same = errors_by_group(predictions.copy(), "speaker")
+    pd.testing.assert_frame_equal(table, again)
+    assert chance == same
+    assert type(chance) is float  # as JSON takes it
 
 
 def test_errors_at_extremes():

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from valence_lib.files import write_json, written_whole
+from valence_lib import files
+from valence_lib.files import source_digest, stamp_of, write_json, written_whole
 
 
 def test_a_file_appears_when_the_block_has_ended(tmp_path: Path):
@@ -135,3 +137,62 @@ def test_what_json_cannot_say_is_refused_and_changes_nothing(tmp_path: Path, con
         write_json(destination, content)
     assert destination.read_text() == "{}"
     assert list(tmp_path.iterdir()) == [destination]
+
+
+def test_the_source_digest_is_of_the_package_s_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    own = source_digest()
+    assert len(own) == 64
+    assert int(own, 16) >= 0
+    assert source_digest() == own
+    for path in Path(files.__file__).parent.glob("*.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "files.py"))
+    assert source_digest() == own  # wherever the clone lies, and whenever it was made
+    (tmp_path / "notes.txt").write_text("no code")
+    assert source_digest() == own
+    module = tmp_path / "metrics.py"
+    code = module.read_text()
+    module.write_text(code + "# changed\n")
+    assert source_digest() != own
+    module.write_text(code)
+    assert source_digest() == own
+    module.rename(tmp_path / "scores.py")
+    assert source_digest() != own
+
+
+def test_a_stamp_changes_with_every_file_below_and_with_nothing_else(tmp_path: Path):
+    folder = tmp_path / "corpus"
+    (folder / "train").mkdir(parents=True)
+    first, second = folder / "labels.csv", folder / "train" / "a.pkl"
+    first.write_text("file,valence")
+    second.write_bytes(b"abc")
+    stamp = stamp_of(folder)
+    seen = [stamp]
+    assert len(stamp) == 64
+    assert stamp_of(folder) == stamp
+    second.read_bytes()
+    (tmp_path / "beside").write_text("not of the corpus")
+    assert stamp_of(folder) == stamp
+    second.write_bytes(b"abcd")
+    seen.append(stamp_of(folder))
+    os.utime(second, ns=(1, 2_000_000_000))  # the same size, changed at another time
+    seen.append(stamp_of(folder))
+    (folder / "train" / "b.pkl").write_bytes(b"new")
+    seen.append(stamp_of(folder))
+    (folder / "train" / "b.pkl").rename(folder / "train" / "c.pkl")
+    seen.append(stamp_of(folder))
+    first.unlink()
+    seen.append(stamp_of(folder))
+    assert len(set(seen)) == len(seen)
+    shutil.move(folder, tmp_path / "moved")
+    assert stamp_of(tmp_path / "moved") == seen[-1]  # of names below the folder, and not of where it lies
+
+
+def test_a_stamp_of_one_file(tmp_path: Path):
+    path = tmp_path / "all.pkl"
+    path.write_bytes(b"abc")
+    stamp = stamp_of(path)
+    (tmp_path / "beside").write_text("another")
+    assert stamp_of(path) == stamp
+    path.write_bytes(b"abcd")
+    assert stamp_of(path) != stamp

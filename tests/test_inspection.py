@@ -18,7 +18,7 @@ from valence_lib.errors import CorpusError
 from valence_lib.inspection import Inspection, inspect_corpus, summarise
 from valence_lib.settings import CorpusSettings, FeatureSettings
 
-QUARANTINE_COLUMNS = ["id", "part", "reason", "message", "twin"]
+QUARANTINE_COLUMNS = ["index", "id", "part", "reason", "message", "twin"]
 
 
 def inspect(where: Path | Corpus, **settings: Any) -> Inspection:
@@ -85,6 +85,9 @@ def test_the_quarantine_is_in_the_corpus_order_and_says_why(bad_course):
     quarantine = inspect(folder).quarantine
     assert list(quarantine.columns) == QUARANTINE_COLUMNS
     assert list(quarantine["id"]) == sorted(quarantine["id"])
+    ids = open_corpus(folder).ids
+    assert [ids[index] for index in quarantine["index"]] == list(quarantine["id"])
+    assert quarantine["index"].is_monotonic_increasing
     assert set(quarantine["part"]) == {"train"}
     assert (quarantine["message"].str.len() > 10).all()
     assert quarantine.loc[quarantine["reason"] != "duplicate", "twin"].eq("").all()

@@ -12,7 +12,7 @@ from valence_lib import report
 from valence_lib.corpora import open_corpus
 from valence_lib.errors import RunError
 from valence_lib.files import write_json
-from valence_lib.inspection import inspect_corpus
+from valence_lib.inspection import QUARANTINE_COLUMNS, Inspection, inspect_corpus
 from valence_lib.metrics import ccc, mse
 from valence_lib.settings import CorpusSettings, FeatureSettings
 from valence_lib.splits import assign_parts
@@ -27,11 +27,12 @@ def preprocessed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports") / "tiny"
     corpus, features, admitted = open_corpus("demo"), FeatureSettings(), CorpusSettings(clips_per_speaker=2)
     inspection = inspect_corpus(corpus, admitted, features, progress=False)
+    given = list(inspection.clips["part"])
     inspection.clips["part"], split_by = assign_parts(inspection.clips, seed=0)
     FeatureStore.build(
         folder.parent / report.FEATURES_FOLDER, corpus, inspection.clips, features, progress=False
     )
-    report.save_preprocessed(folder, corpus, inspection, split_by, admitted, features)
+    report.save_preprocessed(folder, corpus, inspection, given, split_by, admitted, features)
     return folder
 
 
@@ -69,8 +70,63 @@ def test_the_corpus_file_holds_what_the_report_says_of_the_corpus(preprocessed):
     assert (corpus["clips"], corpus["speakers"], corpus["quarantined"]) == (30, 15, 0)
     assert corpus["split"]["by"] == "speaker"
     assert corpus["split"]["shared_speakers"] == []
+    assert (corpus["split"]["given"], corpus["split"]["unnamed"]) == ([], 0)
     assert corpus["synthetic"] is True
     assert 0 < corpus["lowest_mse"] < corpus["label_variance"]
+
+
+def test_the_corpus_file_tells_given_parts_and_unnamed_speakers_of_the_rated_clips(preprocessed, tmp_path):
+    clips = report.load_frame(preprocessed / "preprocess" / "clips.csv")
+    given = ["test", "train", "", "validation", "test"] + [""] * (len(clips) - 5)
+    clips.loc[[0, 7, 8], "speaker"] = ""
+    clips.loc[[8, 9], "valence"] = math.nan
+    inspection = Inspection(clips, pd.DataFrame(columns=QUARANTINE_COLUMNS))
+    report.save_preprocessed(
+        tmp_path, open_corpus("demo"), inspection, given, "speaker", CorpusSettings(), FeatureSettings()
+    )
+    corpus = report.load_json(tmp_path / "preprocess" / "corpus.json")
+    # Training clips are what is left over: to name them divides nothing off.
+    assert corpus["split"]["given"] == ["test", "validation"]
+    assert corpus["split"]["unnamed"] == 2  # 0 and 7; 8 has no rating, and its voice leaks nothing
+    sizes = {part: rows["clips"] for part, rows in corpus["split"]["parts"].items()}
+    assert sizes == clips["part"].value_counts().to_dict()
+
+
+def test_text_stays_text_and_numbers_stay_numbers(tmp_path):
+    texts = ["NA", "None", "001", "1e3", "nan", "", "null", "TRUE", "-", 'a,"b"\nc', "2.50"]
+    frame = pd.DataFrame(
+        {
+            "index": range(len(texts)),
+            "id": texts,
+            "speaker": texts[::-1],
+            "part": "",
+            "emotion": texts,
+            "sentence": ["007"] * len(texts),
+            "valence": [0.1 + 0.2, math.nan, *[3.0] * (len(texts) - 2)],
+            "valence_a1": [math.nan] * len(texts),
+            "valence_a12": np.linspace(1, 5, len(texts)),
+            "valence_mood": texts,
+        }
+    )
+    report.save_frame(tmp_path / "clips.csv", frame)
+    assert ",0.30000000000000004," in (tmp_path / "clips.csv").read_text()
+    loaded = report.load_frame(tmp_path / "clips.csv")
+    for column in ("id", "emotion", "valence_mood"):
+        assert loaded[column].tolist() == texts
+    assert loaded["speaker"].tolist() == texts[::-1]
+    assert set(loaded["part"]) == {""}
+    assert set(loaded["sentence"]) == {"007"}
+    assert loaded["index"].tolist() == list(range(len(texts)))
+    assert pd.api.types.is_integer_dtype(loaded["index"])
+    for column in ("valence", "valence_a1", "valence_a12"):
+        assert loaded[column].dtype == np.float64
+        np.testing.assert_array_equal(loaded[column], frame[column])
+
+
+def test_an_empty_table_comes_back_with_its_columns(tmp_path):
+    report.save_frame(tmp_path / "quarantine.csv", pd.DataFrame(columns=QUARANTINE_COLUMNS))
+    loaded = report.load_frame(tmp_path / "quarantine.csv")
+    assert (len(loaded), list(loaded)) == (0, QUARANTINE_COLUMNS)
 
 
 def test_material_gives_each_row_its_own_frames(preprocessed):
@@ -149,9 +205,45 @@ def test_errors_are_grouped_by_what_the_corpus_says(preprocessed):
     assert not predictions["truth"].isna().any()
 
 
+def test_labels_named_as_the_run_s_own_columns_do_not_take_their_place(tmp_path):
+    clips = pd.DataFrame(
+        {
+            "index": [0, 1, 2],
+            "id": ["a", "b", "c"],
+            "part": ["train", "test", "test"],
+            "valence": [2.0, 3.0, 4.0],
+            "speaker": ["S1", "S2", "S3"],
+            "duration_seconds": [1.0, 1.5, 2.0],
+            "truth": [9.0, 9.0, 9.0],
+            "prediction": [8.0, 8.0, 8.0],
+            "emotion": ["joy", "fear", "joy"],
+        }
+    )
+    report.save_frame(tmp_path / "preprocess" / "clips.csv", clips)
+    predictions = clips.loc[1:, ["id", "part", "speaker", "duration_seconds"]].assign(
+        truth=[3.0, 4.0], prediction=[2.5, 4.5]
+    )
+    report.save_frame(tmp_path / "runs" / "r" / "predictions.csv", predictions)
+    found = report.test_predictions(tmp_path, "r")
+    assert found["id"].tolist() == ["b", "c"]
+    assert found["truth"].tolist() == [3.0, 4.0]
+    assert found["prediction"].tolist() == [2.5, 4.5]
+    assert found["speaker"].tolist() == ["S2", "S3"]
+    assert found["duration_seconds"].tolist() == [1.5, 2.0]
+    assert found["emotion"].tolist() == ["fear", "joy"]
+
+
+@pytest.mark.parametrize(("speakers", "shown"), [(1, False), (2, True), (40, True), (41, False)])
+def test_labels_of_too_many_values_to_show_are_no_grouping(speakers, shown):
+    speaker = [f"S{n}" for n in range(speakers)] + [""]
+    predictions = pd.DataFrame({"speaker": speaker, "sex": "", "emotion": ["joy"] + ["fear"] * speakers})
+    assert report.groupings(predictions) == (["speaker", "emotion"] if shown else ["emotion"])
+
+
 def test_course_predictions_have_one_row_a_test_pickle_also_for_quarantined_ones(tmp_path):
     clips = pd.DataFrame(
         {
+            "index": [0, 1, 4, 3],
             "id": ["train/0.pkl", "train/1.pkl", "test/11.pkl", "test/10.pkl"],
             "part": ["train", "train", "unlabelled", "unlabelled"],
             "valence": [2.0, 3.0, math.nan, math.nan],
@@ -160,11 +252,11 @@ def test_course_predictions_have_one_row_a_test_pickle_also_for_quarantined_ones
     )
     quarantine = pd.DataFrame(
         [
-            ("test/12.pkl", "test", "duplicate", "the same audio", "test/11.pkl"),
-            ("test/13.pkl", "test", "silent", "nothing", ""),
-            ("train/7.pkl", "train", "silent", "nothing", ""),
+            (2, "train/7.pkl", "train", "silent", "nothing", ""),
+            (5, "test/12.pkl", "test", "duplicate", "the same audio", "test/11.pkl"),
+            (6, "test/13.pkl", "test", "silent", "nothing", ""),
         ],
-        columns=["id", "part", "reason", "message", "twin"],
+        columns=QUARANTINE_COLUMNS,
     )
     report.save_frame(tmp_path / "preprocess" / "clips.csv", clips)
     report.save_frame(tmp_path / "preprocess" / "quarantine.csv", quarantine)
@@ -175,11 +267,39 @@ def test_course_predictions_have_one_row_a_test_pickle_also_for_quarantined_ones
     written = report.course_predictions(tmp_path, "r")
     assert list(written.columns) == ["ID", "Label"]
     assert list(written.itertuples(index=False, name=None)) == [
-        ("10.pkl", 1.5),
-        ("11.pkl", 4.5),
-        ("12.pkl", 4.5),
-        ("13.pkl", 2.5),
+        ("10.pkl", "1.5000"),
+        ("11.pkl", "4.5000"),
+        ("12.pkl", "4.5000"),
+        ("13.pkl", "2.5000"),
     ]
+
+
+def test_course_predictions_of_one_pickle_stand_in_its_order_and_with_four_decimals(tmp_path):
+    ids = [f"test.pkl#{n}" for n in range(12)]
+    training = pd.DataFrame({"index": [0], "id": ["train.pkl#0"], "part": "train", "valence": [10 / 3]})
+    tested = pd.DataFrame({"index": range(1, 13), "id": ids, "part": "unlabelled", "valence": math.nan})
+    clips = pd.concat([training, tested.drop(index=[2, 10])])
+    quarantine = pd.DataFrame(
+        [
+            (3, ids[2], "test", "silent", "nothing", ""),
+            (11, ids[10], "test", "duplicate", "the same audio", ids[4]),
+        ],
+        columns=QUARANTINE_COLUMNS,
+    )
+    report.save_frame(tmp_path / "preprocess" / "clips.csv", clips)
+    report.save_frame(tmp_path / "preprocess" / "quarantine.csv", quarantine)
+    values = {clip: 1.00004 + n / 10 for n, clip in enumerate(ids) if n not in (2, 10)}
+    predictions = pd.DataFrame(
+        {"id": list(values)[::-1], "part": "unlabelled", "prediction": list(values.values())[::-1]}
+    )
+    report.save_frame(tmp_path / "runs" / "r" / "predictions.csv", predictions)
+    written = report.course_predictions(tmp_path, "r")
+    assert written["ID"].tolist() == ids  # 10 after 9, and not after 1
+    labels = dict(zip(written["ID"], written["Label"], strict=True))
+    assert (labels[ids[0]], labels[ids[9]], labels[ids[11]]) == ("1.0000", "1.9000", "2.1000")
+    assert (labels[ids[2]], labels[ids[10]]) == ("3.3333", labels[ids[4]])
+    report.save_frame(tmp_path / "predictions.csv", written)
+    assert (tmp_path / "predictions.csv").read_text().splitlines()[:2] == ["ID,Label", "test.pkl#0,1.0000"]
 
 
 def test_no_course_predictions_where_all_test_clips_are_rated(preprocessed):

@@ -5,6 +5,7 @@ import pytest
 
 from valence_lib import sentences
 from valence_lib.errors import RunError
+from valence_lib.settings import PRESETS
 
 CHOSEN = ("LSTM2", "default")
 
@@ -41,6 +42,8 @@ def _results(**changes):
         "speakers": 30,
         "split": {
             "by": "speaker",
+            "given": [],
+            "unnamed": 0,
             "shared_speakers": [],
             "parts": {
                 "test": {"clips": 1200, "speakers": 10},
@@ -89,8 +92,27 @@ def test_warnings_of_synthetic_voices_and_few_speakers():
 
 def test_unnamed_speakers_are_warned_of_as_a_leak_and_not_as_few():
     parts = {"test": {"clips": 100, "speakers": 0}}
-    found = sentences.warnings(_results(speakers=0, **_split(by="random", parts=parts)))
-    assert [warning.split("**")[1] for warning in found] == ["Speakers may leak."]
+    (found,) = sentences.warnings(_results(speakers=0, **_split(by="random", unnamed=300, parts=parts)))
+    assert found.startswith(
+        "**Speakers may leak.** The corpus does not name its speakers, and the clips were "
+    )
+    assert "divided at random: the same person may be heard in training and in test." in found
+
+
+@pytest.mark.parametrize(
+    ("by", "how"),
+    [("random", "were divided at random"), ("corpus", "are divided as the corpus itself does")],
+)
+def test_a_leak_is_warned_of_also_where_a_few_speakers_are_unnamed(by, how):
+    (found,) = sentences.warnings(_results(**_split(by=by, unnamed=1234)))
+    assert f"The corpus names no speaker for 1,234 clips, and the clips {how}:" in found
+
+
+def test_a_corpus_that_divides_nameless_voices_itself_is_not_called_divided_at_random():
+    parts = {"test": {"clips": 100, "speakers": 0}}
+    (found,) = sentences.warnings(_results(speakers=0, **_split(by="corpus", unnamed=300, parts=parts)))
+    assert "does not name its speakers, and the clips are divided as the corpus itself does:" in found
+    assert "random" not in found
 
 
 def test_shared_speakers_are_counted_and_named():
@@ -106,14 +128,40 @@ def test_an_ellipsis_stands_only_where_names_are_left_out():
 
 def test_parts_are_told_in_the_order_of_their_use():
     assert sentences.how_divided(_results()) == (
-        "The clips are divided by whole speakers, so that no speaker is heard in two parts: 3,600 training clips "
+        "The clips are divided by whole speakers, no speaker being heard in two parts: 3,600 training clips "
         "(15 speakers), 1,201 validation clips (5 speakers) and 1,200 test clips (10 speakers)."
     )
     parts = {part: {"clips": 5, "speakers": 0} for part in ("unlabelled", "test", "validation", "train")}
-    assert sentences.how_divided(_results(**_split(by="random", parts=parts))) == (
+    assert sentences.how_divided(_results(**_split(by="random", unnamed=15, parts=parts))) == (
         "The clips are divided at random: 5 training clips, 5 validation clips, 5 test clips and 5 unlabelled clips."
     )
-    assert "as the corpus itself divides them" in sentences.how_divided(_results(**_split(by="corpus")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"by": "corpus", "given": ["test", "validation"]},
+            "as the corpus itself divides them, no speaker being",
+        ),
+        ({"by": "speaker", "given": []}, "by whole speakers, no speaker being heard in two parts:"),
+        (
+            {"by": "speaker", "given": ["test"]},
+            "as the corpus itself divides off test, and the rest by whole speakers, no speaker being heard in two parts:",
+        ),
+        (
+            {"by": "random", "given": ["test", "validation"], "unnamed": 9},
+            "as the corpus itself divides off test and validation, and the rest at random:",
+        ),
+        ({"by": "corpus", "given": ["test"], "shared_speakers": ["A"]}, "as the corpus itself divides them:"),
+        ({"by": "corpus", "given": ["test"], "unnamed": 1}, "as the corpus itself divides them:"),
+        ({"by": "speaker", "given": ["test"], "shared_speakers": ["A"]}, "and the rest by whole speakers:"),
+    ],
+)
+def test_no_speaker_is_said_to_be_in_two_parts_only_where_that_is_known(changes, said):
+    found = sentences.how_divided(_results(**_split(**changes)))
+    assert said in found
+    assert ("no speaker being heard in two parts" in found) == ("no speaker being" in said)
 
 
 @pytest.mark.parametrize(
@@ -227,18 +275,52 @@ def test_what_does_not_shrink_at_both_ends_is_not_called_regression(lowest, high
     assert "regresses" not in found
 
 
+@pytest.mark.parametrize(("lowest", "highest"), [(3.0, 3.0), (3.4, 2.5), (4.6, 1.2)])
+def test_ends_that_are_not_told_apart_are_not_called_regression(lowest, highest):
+    found = sentences.at_extremes(_extremes(lowest, highest))
+    assert f"(20 clips, 4.50) at {highest:.2f}." in found
+    assert found.endswith("The model does not tell the two ends apart.")
+    assert "regresses" not in found
+    assert "shrink" not in found
+
+
 @pytest.mark.parametrize(
-    ("low", "said"),
-    [(0.51, "their intervals do not overlap."), (0.49, "their intervals overlap, so this may be luck.")],
+    ("chance", "said"),
+    [
+        (0.001, "the groups differ by more than luck (permutation test over all 3, p = 0.001)."),
+        (0.049, "the groups differ by more than luck (permutation test over all 3, p = 0.049)."),
+        (0.05, "that much may be luck (permutation test over all 3, p = 0.050)."),
+        (1.0, "that much may be luck (permutation test over all 3, p = 1.000)."),
+    ],
 )
-def test_groups_differ_only_where_their_intervals_do(low, said):
+def test_groups_differ_only_where_luck_cannot_explain_it(chance, said):
+    # The intervals of best and worst lie apart in every case: of many groups, two always may.
     groups = pd.DataFrame(
-        [["S1", 0.9, low, 1.1], ["S2", 0.6, 0.5, 0.7], ["S3", 0.3, 0.2, 0.5]],
+        [["S1", 0.9, 0.8, 1.1], ["S2", 0.6, 0.5, 0.7], ["S3", 0.3, 0.2, 0.5]],
         columns=["group", "mse", "low", "high"],
     )
-    assert sentences.by_group(groups, "speaker") == (
+    assert sentences.by_group(groups, chance, "speaker") == (
         f"By speaker, the MSE runs from 0.300 (S3) to 0.900 (S1); {said}"
     )
+
+
+def test_presets_are_told_where_they_were_used_and_no_others():
+    assert sentences.presets(_results()) == (
+        "The presets differ in one thing alone: the **default** preset brings every mel band to mean 0 and deviation 1 "
+        "by the training clips' statistics; the **seed** preset feeds raw decibels, as the course report does."
+    )
+    alone = _results(rows=[_row("mean", None, "test"), _row("CNN", "seed", "test")])
+    assert sentences.presets(alone) == (
+        "One preset was used: the **seed** preset feeds raw decibels, as the course report does."
+    )
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_can_be_told(preset):
+    found = sentences.presets(_results(rows=[_row("mean", None, "test"), _row("CNN", preset, "test")]))
+    assert found.startswith(f"One preset was used: the **{preset}** preset ")
+    # What standardises by held-out audio says so.
+    assert ("held-out" in found) == (preset == "speaker")
 
 
 def _worst(*speakers):
@@ -248,8 +330,8 @@ def _worst(*speakers):
 def test_worst_clips_by_direction_and_speaker():
     found = sentences.of_worst(_worst("A", "B", "A", "C", "A"))
     assert found.startswith("Of the 5 worst clips, 3 came out too high and 2 too low")
-    assert found.endswith("A speaks 3 of them, more than all others together.")
+    assert found.endswith("speaker A speaks 3 of them, more than all others together.")
     found = sentences.of_worst(_worst("A", "B", "A", "C"))
-    assert found.endswith("A speaks 2 of them.")
+    assert found.endswith("speaker A speaks 2 of them.")
     found = sentences.of_worst(_worst("", "", "", ""))
     assert found == "Of the 4 worst clips, 2 came out too high and 2 too low."

@@ -139,8 +139,8 @@ def test_reference_table_says_only_what_is_known():
 
 def test_quarantine_table_names_its_columns():
     quarantine = pd.DataFrame(
-        [["a.wav", "", "silent", "nothing is heard.", ""]],
-        columns=["id", "part", "reason", "message", "twin"],
+        [[7, "a.wav", "", "silent", "nothing is heard.", ""]],
+        columns=["index", "id", "part", "reason", "message", "twin"],
         dtype=object,
     )
     table = tables.quarantine_table(quarantine)
@@ -156,13 +156,14 @@ def test_settings_table_is_one_line_a_setting():
     ]
 
 
-def test_group_table():
-    groups = pd.DataFrame(
-        [["F", 1200, 0.5, 0.4, 0.6, -0.25]], columns=["group", "n", "mse", "low", "high", "bias"]
+@pytest.mark.parametrize("n", [tables.MOST_QUARANTINED, tables.MOST_QUARANTINED + 1, 400])
+def test_a_long_quarantine_is_shown_by_its_first_clips(n):
+    names = [f"{number}.wav" for number in range(n)]
+    quarantine = pd.DataFrame(
+        {"index": range(n), "id": names, "part": "", "reason": "silent", "message": "nothing.", "twin": ""}
     )
-    assert tables.group_table(groups, "Sex").to_dict("records") == [
-        {"Sex": "F", "Clips": "1,200", "MSE": "0.500 [0.400, 0.600]", "Mean error": "−0.250"}
-    ]
+    assert tables.MOST_QUARANTINED == 50
+    assert tables.quarantine_table(quarantine)["Clip"].tolist() == names[:50]
 
 
 def test_worst_table_has_signed_errors():

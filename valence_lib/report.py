@@ -232,9 +232,8 @@ def test_predictions(folder: Path, run: str) -> pd.DataFrame:
     Columns: id, truth, prediction, speaker, duration_seconds, and the corpus's own labels.
     """
     predictions = load_frame(folder / "runs" / run / "predictions.csv")
-    clips = load_frame(folder / "preprocess" / "clips.csv").drop(
-        columns=["part", "speaker", "duration_seconds"]
-    )
+    clips = load_frame(folder / "preprocess" / "clips.csv")
+    clips = clips.drop(columns=[name for name in predictions if name in clips and name != "id"])
     return predictions[predictions["part"] == "test"].merge(clips, on="id", validate="one_to_one")
 
 
