@@ -357,15 +357,15 @@ def test_one_clearly_worse_group_is_found_with_the_smallest_probability_there_is
 
 
 def test_the_chance_is_that_of_the_exhaustive_test():
-    # With two groups of six, all 924 divisions can be made, and 999 draws of them are a sample.
+    # All 1287 divisions into five and eight can be made, and 999 draws of them are a sample.
     import itertools
 
-    predictions = _noisy(3, {"A": 6, "B": 6})
+    predictions = _noisy(3, {"A": 5, "B": 8})
     squared = ((predictions["prediction"] - predictions["truth"]) ** 2).to_numpy()
     found = errors_by_group(predictions, "speaker")[1]
     gaps = [
         abs(squared[list(first)].mean() - np.delete(squared, first).mean())
-        for first in itertools.combinations(range(12), 6)
+        for first in itertools.combinations(range(13), 5)
     ]
     expected = np.mean(np.array(gaps) >= gaps[0] - 1e-12)
     assert 0.02 < expected < 0.98
