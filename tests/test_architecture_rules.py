@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "valence_lib"
 # A module imports only from modules before it. A new module gets its place here.
 ORDER = [
-    *("errors", "settings", "files", "pickles", "waveforms", "corpora", "inspection", "features", "store"),
+    *("errors", "settings", "files", "pickles", "waveforms", "corpora", "features", "store", "inspection"),
     *("splits", "batches", "models", "runs", "training", "metrics", "evaluation", "figures", "architecture"),
     *("tables", "report", "sentences", "rendering", "exploring", "notebooks", "building"),
     "__main__",

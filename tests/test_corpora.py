@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,24 @@ def manifest(folder: Path, text: str, encoding: str = "utf-8") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "labels.csv").write_text(text, encoding=encoding)
     return folder
+
+
+def test_a_cut_corpus_holds_some_of_the_clips_and_can_be_sent_to_another_process(
+    course_folder: Path, manifest_folder: Path, tmp_path: Path, voice: Voice, write_pickle: Callable
+):
+    entries = [{"audio_data": voice(number), "valence": 1 + number / 2} for number in range(6)]
+    for where in (course_folder, manifest_folder, write_pickle(tmp_path / "many.pkl", entries)):
+        whole = open_corpus(where)
+        cut = pickle.loads(pickle.dumps(whole.cut(2, 5)))
+        assert type(cut) is type(whole)
+        assert (cut.name, len(cut), cut.ids) == (whole.name, 3, whole.ids[2:5])
+        for position in range(3):
+            clip, expected = cut[position], whole[2 + position]
+            np.testing.assert_array_equal(clip.waveform, expected.waveform)
+            assert (clip.id, clip.valence, clip.labels) == (expected.id, expected.valence, expected.labels)
+            assert cut.part(position) == whole.part(2 + position)
+        assert len(pickle.dumps(whole.cut(2, 3))) < len(pickle.dumps(whole.cut(2, 5)))
+        assert len(whole.cut(4, 100)) == len(whole) - 4
 
 
 # Course folders and course pickles

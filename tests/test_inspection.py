@@ -2,7 +2,12 @@
 
 import hashlib
 import math
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +18,9 @@ import pytest
 import soundfile
 from conftest import Voice
 
-from valence_lib.corpora import Corpus, open_corpus
-from valence_lib.errors import CorpusError
+from valence_lib import inspection as inspection_module
+from valence_lib.corpora import Clip, Corpus, CourseFolder, open_corpus
+from valence_lib.errors import CorpusError, WorkerError
 from valence_lib.inspection import Inspection, inspect_corpus, summarise
 from valence_lib.settings import CorpusSettings, FeatureSettings
 
@@ -334,3 +340,153 @@ def test_the_summary_of_a_good_corpus_with_speakers_and_one_rating(
     assert "speakers   2" in summary
     assert "\nquarantine" not in summary
     assert "\nparts" not in summary
+
+
+# Several processes
+
+
+class Uneven(CourseFolder):
+    """Its first clip takes longest to read, so that later chunks are finished before the first."""
+
+    def read(self, index: int) -> Clip:
+        if self.ids[index] == "train/00001.pkl":
+            time.sleep(0.5)
+        return super().read(index)
+
+
+class Failing(CourseFolder):
+    """One of its clips shows that the corpus is broken as a whole."""
+
+    def read(self, index: int) -> Clip:
+        if self.ids[index] == "train/00003.pkl":
+            raise CorpusError("the disk was pulled out")
+        return super().read(index)
+
+
+class Deadly(CourseFolder):
+    """Reading one of its clips ends the process that reads it, as the system does where memory runs out."""
+
+    def read(self, index: int) -> Clip:
+        if self.ids[index] == "train/00003.pkl":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(index)
+
+
+def course_of(kind: type[CourseFolder], folder: Path) -> CourseFolder:
+    files = [
+        (path, path.parent.name) for part in ("train", "test") for path in sorted((folder / part).iterdir())
+    ]
+    return kind(folder.name, files, 8000)
+
+
+def preprocess(corpus: Corpus, folder: Path, workers: int) -> Inspection:
+    return inspect_corpus(corpus, CorpusSettings(), FeatureSettings(), folder, workers, progress=False)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
+
+
+def test_two_processes_find_and_store_what_one_does(
+    bad_course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(inspection_module, "CLIPS_PER_CHUNK", 3)
+    corpus = course_of(Uneven, bad_course[0])
+    alone, together = (preprocess(corpus, tmp_path / str(workers), workers) for workers in (1, 2))
+    pd.testing.assert_frame_equal(together.clips, alone.clips)
+    pd.testing.assert_frame_equal(together.quarantine, alone.quarantine)
+    assert together.clips.to_csv() == alone.clips.to_csv()
+    assert contents(tmp_path / "2") == contents(tmp_path / "1")
+    assert len(contents(tmp_path / "1")) > 2
+
+
+def test_the_features_are_stored_without_changing_what_is_found(bad_course, tmp_path: Path):
+    corpus = open_corpus(bad_course[0])
+    checked, stored = inspect(corpus), preprocess(corpus, tmp_path / "features", 1)
+    pd.testing.assert_frame_equal(stored.clips.drop(columns=["shard", "first_frame"]), checked.clips)
+    pd.testing.assert_frame_equal(stored.quarantine, checked.quarantine)
+    # 4000 samples a clip are 8 frames; the clips of one shard lie end to end, and train/00119.pkl, a duplicate,
+    # among them, since which clips are duplicates is known only at the end.
+    assert stored.clips["shard"].nunique() == 1
+    assert list(stored.clips["first_frame"]) == [0, 8, 16, 24, 32, 40, 56, 64]
+
+
+def test_an_error_in_another_process_arrives_as_it_is(
+    course_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(inspection_module, "CLIPS_PER_CHUNK", 2)
+    with pytest.raises(CorpusError, match="the disk was pulled out"):
+        preprocess(course_of(Failing, course_folder), tmp_path / "features", 2)
+    assert all(name.endswith(".npy") and not name.startswith(".") for name in contents(tmp_path / "features"))
+
+
+def test_a_process_that_the_system_ends_is_reported(
+    course_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(inspection_module, "CLIPS_PER_CHUNK", 2)
+    with pytest.raises(
+        WorkerError, match=r"2 processes that read the corpus 'course' was ended .* memory ran out"
+    ):
+        preprocess(course_of(Deadly, course_folder), tmp_path / "features", 2)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from valence_lib import inspection
+from valence_lib.corpora import open_corpus
+from valence_lib.settings import CorpusSettings, FeatureSettings
+
+if __name__ == "__main__":
+    inspection.CLIPS_PER_CHUNK = 1
+    corpus, store = open_corpus(sys.argv[1]), Path(sys.argv[2])
+    inspection.inspect_corpus(corpus, CorpusSettings(), FeatureSettings(), store, workers=2)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "Ctrl-C"])
+def test_what_was_finished_is_kept_and_nothing_half_written_is_left(
+    tmp_path: Path,
+    voice: Voice,
+    write_pickle: Callable,
+    how: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    for number in range(400):
+        content = {"audio_data": voice(number, seconds=2), "valence": 3}
+        write_pickle(tmp_path / "clips" / "train" / f"{number:05}.pkl", content)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    folder = tmp_path / "features"
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "program.py", tmp_path / "clips", folder],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while not (folder.exists() and list(folder.glob("[!.]*.npy"))):
+        assert process.poll() is None
+        time.sleep(0.005)
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # as the terminal does
+    else:
+        process.kill()
+    # The pipes close when the last process has ended, the workers among them.
+    _, messages = process.communicate(timeout=60)
+    assert b"SpawnProcess" not in messages
+    finished = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert 1 <= len(finished) < 400
+    assert not [path for path in finished if path.name.startswith(".")]
+    corpus = open_corpus(tmp_path / "clips")
+    monkeypatch.setattr(inspection_module, "CLIPS_PER_CHUNK", 1)
+    clips = preprocess(corpus, folder, 1).clips
+    assert clips["shard"].nunique() == len(list(folder.iterdir())) == 400
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    for path in finished:
+        assert np.load(path).shape == (32, 128)  # 1 + 16000 // 512 frames
+
+
+def test_a_process_that_reads_clips_carries_nothing_heavy():
+    heavy = {"torch", "pandas", "matplotlib", "sklearn"}
+    program = f"import sys, valence_lib.inspection; print(*sorted(set(sys.modules) & {heavy}))"
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert finished.stdout.split() == []

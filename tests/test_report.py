@@ -16,7 +16,6 @@ from valence_lib.inspection import QUARANTINE_COLUMNS, Inspection, inspect_corpu
 from valence_lib.metrics import ccc, mse
 from valence_lib.settings import CorpusSettings, FeatureSettings
 from valence_lib.splits import assign_parts
-from valence_lib.store import FeatureStore
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
@@ -26,12 +25,10 @@ def preprocessed(tmp_path_factory):
     """A report's folder after 1_preprocess, on a few clips of the demo corpus."""
     folder = tmp_path_factory.mktemp("reports") / "tiny"
     corpus, features, admitted = open_corpus("demo"), FeatureSettings(), CorpusSettings(clips_per_speaker=2)
-    inspection = inspect_corpus(corpus, admitted, features, progress=False)
+    store = folder.parent / report.FEATURES_FOLDER
+    inspection = inspect_corpus(corpus, admitted, features, store, progress=False)
     given = list(inspection.clips["part"])
     inspection.clips["part"], split_by = assign_parts(inspection.clips, seed=0)
-    FeatureStore.build(
-        folder.parent / report.FEATURES_FOLDER, corpus, inspection.clips, features, progress=False
-    )
     report.save_preprocessed(folder, corpus, inspection, given, split_by, admitted, features)
     return folder
 

@@ -1,5 +1,6 @@
 """The feature store gives what `log_mel` gives, computes nothing twice, and never serves half a file."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from valence_lib import inspection as inspection_module
 from valence_lib import store as store_module
 from valence_lib.corpora import Corpus, open_corpus
-from valence_lib.errors import ClipError, RunError
+from valence_lib.errors import RunError
 from valence_lib.features import log_mel
 from valence_lib.inspection import inspect_corpus
 from valence_lib.settings import CorpusSettings, FeatureSettings
@@ -24,11 +26,6 @@ def corpus(manifest_folder: Path) -> Corpus:
 
 
 @pytest.fixture
-def clips(corpus: Corpus) -> pd.DataFrame:
-    return inspect_corpus(corpus, CorpusSettings(), SETTINGS, progress=False).clips
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "features"
 
@@ -36,13 +33,15 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two clips a shard, so that six clips take three."""
-    monkeypatch.setattr(store_module, "CLIPS_PER_SHARD", 2)
+    monkeypatch.setattr(inspection_module, "CLIPS_PER_CHUNK", 2)
 
 
-def build(
-    folder: Path, corpus: Corpus, clips: pd.DataFrame, settings: FeatureSettings = SETTINGS
-) -> FeatureStore:
-    return FeatureStore.build(folder, corpus, clips, settings, progress=False)
+def preprocess(folder: Path, corpus: Corpus, settings: FeatureSettings = SETTINGS) -> pd.DataFrame:
+    return inspect_corpus(corpus, CorpusSettings(), settings, folder, progress=False).clips
+
+
+def build(folder: Path, corpus: Corpus, settings: FeatureSettings = SETTINGS) -> FeatureStore:
+    return FeatureStore(folder, preprocess(folder, corpus, settings), settings)
 
 
 def shards(folder: Path) -> list[Path]:
@@ -68,10 +67,10 @@ def refuse_to_compute(monkeypatch: pytest.MonkeyPatch, after: int = 0) -> None:
 
 @pytest.mark.parametrize("clips_per_shard", [1, 2, 4, 5, 6, 256])
 def test_each_row_is_the_clips_log_mel(
-    folder: Path, corpus: Corpus, clips: pd.DataFrame, clips_per_shard: int, monkeypatch: pytest.MonkeyPatch
+    folder: Path, corpus: Corpus, clips_per_shard: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(store_module, "CLIPS_PER_SHARD", clips_per_shard)
-    store = build(folder, corpus, clips)
+    monkeypatch.setattr(inspection_module, "CLIPS_PER_CHUNK", clips_per_shard)
+    store = build(folder, corpus)
     assert len(shards(folder)) == -(-6 // clips_per_shard)
     assert len(store) == 6
     for row, clip in enumerate(corpus):
@@ -85,24 +84,58 @@ def test_each_row_is_the_clips_log_mel(
 def test_clips_of_unlike_lengths(folder: Path, tmp_path: Path, voice: Callable, write_pickle: Callable):
     entries = [{"audio_data": voice(n, 8000, 0.3 + 0.17 * n), "valence": 1 + n / 4} for n in (3, 0, 5, 1, 9)]
     corpus = open_corpus(write_pickle(tmp_path / "clips.pkl", entries))
-    store = build(folder, corpus, inspect_corpus(corpus, CorpusSettings(), SETTINGS, progress=False).clips)
+    store = build(folder, corpus)
     assert len(set(store.lengths)) == 5
     for frames, clip in zip(store, corpus, strict=True):
         np.testing.assert_array_equal(frames, log_mel(clip.waveform, SETTINGS))
 
 
-def test_rows_follow_the_table_and_not_the_corpus(folder: Path, corpus: Corpus, clips: pd.DataFrame):
-    chosen = clips.iloc[[4, 1]].reset_index(drop=True)
-    store = build(folder, corpus, chosen)
-    assert len(store) == 2
-    for row, index in enumerate((4, 1)):
+@pytest.mark.usefixtures("small_shards")
+def test_rows_follow_the_table_and_not_the_corpus(folder: Path, corpus: Corpus):
+    chosen = preprocess(folder, corpus).iloc[[4, 1, 0]].reset_index(drop=True)
+    store = FeatureStore(folder, chosen, SETTINGS)
+    assert len(store) == 3
+    for row, index in enumerate((4, 1, 0)):
         np.testing.assert_array_equal(store[row], log_mel(corpus[index].waveform, SETTINGS))
 
 
-def test_rows_are_read_from_a_memory_mapped_file_and_cannot_be_written(
-    folder: Path, corpus: Corpus, clips: pd.DataFrame
+@pytest.mark.usefixtures("small_shards")
+def test_bad_clips_are_not_stored_and_duplicates_do_no_harm(
+    folder: Path, corpus: Corpus, manifest_folder: Path
 ):
-    store = build(folder, corpus, clips)
+    (manifest_folder / "audio" / "1.flac").write_bytes(b"this is no audio")
+    (manifest_folder / "audio" / "3.wav").write_bytes((manifest_folder / "audio" / "0.wav").read_bytes())
+    clips = preprocess(folder, corpus)
+    assert list(clips["index"]) == [0, 2, 4, 5]
+    store = FeatureStore(folder, clips, SETTINGS)
+    for row, index in enumerate(clips["index"]):
+        np.testing.assert_array_equal(store[row], log_mel(corpus[index].waveform, SETTINGS))
+
+
+def test_no_shard_takes_more_audio_than_fits_in_memory(
+    folder: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+):
+    # Every clip has 4000 samples: the third one fills a shard.
+    monkeypatch.setattr(inspection_module, "_MOST_SAMPLES", 10_000)
+    store = build(folder, corpus)
+    assert len(shards(folder)) == 2
+    for row, clip in enumerate(corpus):
+        np.testing.assert_array_equal(store[row], log_mel(clip.waveform, SETTINGS))
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_few_files_are_open_at_a_time(folder: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(store_module, "_MOST_OPEN_SHARDS", 1)
+    store = build(folder, corpus)
+    expected = [log_mel(clip.waveform, SETTINGS) for clip in corpus]
+    for row in (0, 5, 2, 1, 4, 3):
+        frames = store[row]
+        assert len(store._open_shards) == 1
+        np.testing.assert_array_equal(frames, expected[row])
+
+
+def test_rows_are_read_from_a_memory_mapped_file_and_cannot_be_written(folder: Path, corpus: Corpus):
+    store = build(folder, corpus)
     frames = store[3]
     base = frames
     while isinstance(base.base, np.ndarray):
@@ -113,9 +146,9 @@ def test_rows_are_read_from_a_memory_mapped_file_and_cannot_be_written(
 
 
 @pytest.mark.parametrize("row", [6, -1])
-def test_a_row_that_is_not_there(folder: Path, corpus: Corpus, clips: pd.DataFrame, row: int):
+def test_a_row_that_is_not_there(folder: Path, corpus: Corpus, row: int):
     with pytest.raises(IndexError, match=f"row {row} of a feature store of 6 clips"):
-        build(folder, corpus, clips)[row]
+        build(folder, corpus)[row]
 
 
 # Keys
@@ -123,36 +156,34 @@ def test_a_row_that_is_not_there(folder: Path, corpus: Corpus, clips: pd.DataFra
 
 @pytest.mark.usefixtures("small_shards")
 def test_a_second_build_computes_nothing(
-    folder: Path, corpus: Corpus, clips: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, fingerprint: Callable
+    folder: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, fingerprint: Callable
 ):
-    first = build(folder, corpus, clips)
+    first = build(folder, corpus)
     before = fingerprint(folder)
     refuse_to_compute(monkeypatch)
-    second = build(folder, corpus, clips)
+    second = build(folder, corpus)
     assert fingerprint(folder) == before
     for row in range(6):
         np.testing.assert_array_equal(second[row], first[row])
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_only_what_is_missing_is_computed(
-    folder: Path, corpus: Corpus, clips: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-):
-    build(folder, corpus, clips)
+def test_only_what_is_missing_is_computed(folder: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch):
+    build(folder, corpus)
     content = {path.name: path.read_bytes() for path in shards(folder)}
     shards(folder)[1].unlink()
     refuse_to_compute(monkeypatch, after=2)
-    build(folder, corpus, clips)
+    build(folder, corpus)
     assert {path.name: path.read_bytes() for path in shards(folder)} == content
 
 
 @pytest.mark.parametrize(
     "changes", [{"n_mels": 64}, {"hop_length": 256}, {"n_fft": 1024}, {"top_db": 60.0}], ids=str
 )
-def test_other_settings_are_other_files(folder: Path, corpus: Corpus, clips: pd.DataFrame, changes: dict):
-    first = build(folder, corpus, clips)
+def test_other_settings_are_other_files(folder: Path, corpus: Corpus, changes: dict):
+    first = build(folder, corpus)
     other = FeatureSettings(**changes)
-    second = build(folder, corpus, clips, other)
+    second = build(folder, corpus, other)
     assert len(shards(folder)) == 2
     np.testing.assert_array_equal(first[2], log_mel(corpus[2].waveform, SETTINGS))
     np.testing.assert_array_equal(second[2], log_mel(corpus[2].waveform, other))
@@ -160,47 +191,56 @@ def test_other_settings_are_other_files(folder: Path, corpus: Corpus, clips: pd.
 
 @pytest.mark.usefixtures("small_shards")
 def test_another_recording_is_another_file_and_the_rest_stays(
-    folder: Path, corpus: Corpus, clips: pd.DataFrame, manifest_folder: Path
+    folder: Path, corpus: Corpus, manifest_folder: Path
 ):
-    build(folder, corpus, clips)
+    build(folder, corpus)
     before = set(shards(folder))
     (manifest_folder / "audio" / "3.wav").write_bytes((manifest_folder / "audio" / "0.wav").read_bytes())
     (manifest_folder / "audio" / "0.wav").unlink()
-    changed = inspect_corpus(corpus, CorpusSettings(), SETTINGS, progress=False).clips
+    changed = preprocess(folder, corpus)
     assert list(changed["index"]) == [1, 2, 3, 4, 5]
-    store = build(folder, corpus, changed)
+    store = FeatureStore(folder, changed, SETTINGS)
     for row, index in enumerate(changed["index"]):
         np.testing.assert_array_equal(store[row], log_mel(corpus[index].waveform, SETTINGS))
     assert before < set(shards(folder))
 
 
 def test_labels_and_names_do_not_matter_to_the_key(
-    folder: Path, corpus: Corpus, clips: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    corpus: Corpus,
+    monkeypatch: pytest.MonkeyPatch,
+    manifest_folder: Path,
+    write_table: Callable,
 ):
-    build(folder, corpus, clips)
+    build(folder, corpus)
     refuse_to_compute(monkeypatch)
-    build(folder, corpus, clips.assign(valence=2.0, speaker="somebody", id="renamed"))
+    for file in (manifest_folder / "audio").iterdir():
+        file.rename(file.with_stem(f"renamed {file.stem}"))
+    rows = [
+        {"file": id.replace("audio/", "audio/renamed "), "valence": 2, "speaker": "A"} for id in corpus.ids
+    ]
+    write_table(manifest_folder / "labels.csv", rows)
+    build(folder, open_corpus(manifest_folder))
     assert len(shards(folder)) == 1
 
 
 def test_two_corpora_share_their_shards(
-    folder: Path, corpus: Corpus, clips: pd.DataFrame, manifest_folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, corpus: Corpus, manifest_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    build(folder, corpus, clips)
+    build(folder, corpus)
     copy = manifest_folder.rename(manifest_folder.with_name("moved"))
     refuse_to_compute(monkeypatch)
-    build(folder, open_corpus(copy), clips)
+    build(folder, open_corpus(copy))
 
 
 # Damage
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_a_missing_shard(folder: Path, corpus: Corpus, clips: pd.DataFrame):
-    build(folder, corpus, clips)
+def test_a_missing_shard(folder: Path, corpus: Corpus):
+    store = build(folder, corpus)
     for path in shards(folder):
         path.unlink()
-    store = FeatureStore(folder, clips, SETTINGS)
     with pytest.raises(RunError, match=r"lacks the shard [0-9a-f]{64}\.npy.*run 1_preprocess\.ipynb again"):
         store[0]
 
@@ -227,9 +267,9 @@ def damaged_from(content: bytes, damage: str, tmp_path: Path) -> bytes:
     "damage", ["emptied", "cut in its header", "cut in its frames", "other bytes", "a pickle"]
 )
 @pytest.mark.usefixtures("small_shards")
-def test_a_damaged_shard(folder: Path, corpus: Corpus, clips: pd.DataFrame, damage: str, tmp_path: Path):
-    intact = build(folder, corpus, clips)
-    frames = [np.array(frames) for frames in intact]
+def test_a_damaged_shard(folder: Path, corpus: Corpus, damage: str, tmp_path: Path):
+    clips = preprocess(folder, corpus)
+    frames = [np.array(frames) for frames in FeatureStore(folder, clips, SETTINGS)]
     damaged = shards(folder)[0]
     damaged.write_bytes(damaged_from(damaged.read_bytes(), damage, tmp_path))
     store = FeatureStore(folder, clips, SETTINGS)
@@ -245,34 +285,41 @@ def test_a_damaged_shard(folder: Path, corpus: Corpus, clips: pd.DataFrame, dama
 
 
 @pytest.mark.parametrize(
-    "wrong", [np.zeros((3, 128), np.float32), np.zeros((48, 128))], ids=["frames", "type"]
+    "wrong",
+    [
+        np.zeros((47, 128), np.float32),
+        np.zeros((48, 128)),
+        np.zeros((48, 64), np.float32),
+        np.zeros(48, np.float32),
+    ],
+    ids=["frames", "type", "bands", "dimensions"],
 )
-def test_a_shard_of_another_shape_or_type(
-    folder: Path, corpus: Corpus, clips: pd.DataFrame, wrong: np.ndarray
-):
-    build(folder, corpus, clips)
+def test_a_shard_of_another_shape_or_type(folder: Path, corpus: Corpus, wrong: np.ndarray):
+    store = build(folder, corpus)
     np.save(shards(folder)[0], wrong)
-    message = rf"holds {wrong.dtype} \({len(wrong)}, 128\); expected float32 \(48, 128\). Delete it and run"
-    with pytest.raises(RunError, match=message):
-        FeatureStore(folder, clips, SETTINGS)[0]
+    found = re.escape(f"holds {wrong.dtype} {wrong.shape}")
+    with pytest.raises(
+        RunError, match=f"{found}; expected float32 with 48 frames or more of 128 bands. Delete it"
+    ):
+        store[5]
 
 
 @pytest.mark.usefixtures("small_shards")
 def test_a_build_that_fails_half_way_leaves_whole_shards_alone(
-    folder: Path, corpus: Corpus, clips: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+    folder: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ):
     with monkeypatch.context() as patch:
         refuse_to_compute(patch, after=3)
         with pytest.raises(RuntimeError, match="log_mel was called"):
-            build(folder, corpus, clips)
+            build(folder, corpus)
     assert len(shards(folder)) == 1  # the first shard's two clips; the second broke off at its second
-    store = build(folder, corpus, clips)
+    store = build(folder, corpus)
     for row, clip in enumerate(corpus):
         np.testing.assert_array_equal(store[row], log_mel(clip.waveform, SETTINGS))
 
 
 def test_a_build_that_fails_while_it_writes_leaves_no_file(
-    folder: Path, corpus: Corpus, clips: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+    folder: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ):
     def save(path: Path, array: np.ndarray, **options: bool) -> None:
         Path(path).write_bytes(b"\x93NUMPY half of it")
@@ -280,14 +327,5 @@ def test_a_build_that_fails_while_it_writes_leaves_no_file(
 
     monkeypatch.setattr(np, "save", save)
     with pytest.raises(OSError, match="No space left"):
-        build(folder, corpus, clips)
+        build(folder, corpus)
     assert shards(folder) == []
-
-
-def test_a_clip_that_became_unreadable_since_it_was_inspected(
-    folder: Path, corpus: Corpus, clips: pd.DataFrame, manifest_folder: Path
-):
-    (manifest_folder / "audio" / "3.wav").write_bytes(b"this is no audio")
-    with pytest.raises(ClipError, match=r"3\.wav"):
-        build(folder, corpus, clips)
-    assert not folder.exists() or shards(folder) == []

@@ -213,7 +213,7 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(material, tmp_path, 
 
 
 def test_a_checkpoint_of_other_clips_is_not_gone_on_with(material, store_folder, tmp_path, undisturbed):
-    clips = make_clips()
+    clips = make_clips(store_folder)
     clips.loc[3, "valence"] = 6 - clips.loc[3, "valence"]
     _train(make_material(store_folder, clips), tmp_path)
     assert _bytes(tmp_path) != _bytes(undisturbed[0])
@@ -251,7 +251,7 @@ def _interrupt(*_):
 
 
 def test_test_labels_change_no_weight(store_folder, tmp_path, undisturbed):
-    clips = make_clips()
+    clips = make_clips(store_folder)
     clips.loc[clips["part"] == "test", "valence"] = 1.0
     history = _train(make_material(store_folder, clips), tmp_path)
     assert (tmp_path / "best.safetensors").read_bytes() == (undisturbed[0] / "best.safetensors").read_bytes()
@@ -344,6 +344,6 @@ def test_training_leaves_one_thread_and_deterministic_algorithms(undisturbed):
 
 
 def test_standardising_by_unnamed_speakers_is_refused(store_folder, tmp_path):
-    clips = make_clips().assign(speaker="")
+    clips = make_clips(store_folder).assign(speaker="")
     with pytest.raises(SettingsError, match="does not name the speaker of every clip"):
         _train(make_material(store_folder, clips), tmp_path, _settings("CNN", standardise="speaker"))

@@ -42,12 +42,12 @@ def tone(valence: float, duration_seconds: float, seed: int) -> Waveform:
     return (0.3 * np.sin(2 * np.pi * frequency * time) + noise).astype(np.float32)
 
 
-def make_clips() -> pd.DataFrame:
-    """The table of the toy corpus's clips, as `inspect_corpus` makes it."""
-    return inspect_corpus(Tones(), CorpusSettings(), FEATURES, progress=False).clips
+def make_clips(folder: Path) -> pd.DataFrame:
+    """The table of the toy corpus's clips, as `inspect_corpus` makes it, with their features stored in `folder`."""
+    return inspect_corpus(Tones(), CorpusSettings(), FEATURES, folder, progress=False).clips
 
 
 def make_material(folder: Path, clips: pd.DataFrame | None = None) -> Material:
     """Clips and features, stored in `folder`."""
-    clips = make_clips() if clips is None else clips
-    return Material(FeatureStore.build(folder, Tones(), clips, FEATURES, progress=False), clips)
+    clips = make_clips(folder) if clips is None else clips
+    return Material(FeatureStore(folder, clips, FEATURES), clips)

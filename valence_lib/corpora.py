@@ -4,6 +4,7 @@ A corpus is a lazy sequence of `Clip`: opening it lists the clips, taking one re
 ever written into it.
 """
 
+import copy
 import csv
 import json
 import math
@@ -11,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
+from typing import Self, overload
 
 from valence_lib.errors import ClipError, CorpusError
 from valence_lib.pickles import PickledClip, read_course_pickle
@@ -103,6 +104,15 @@ class Corpus(Sequence[Clip]):
         """The part to which the corpus assigns the clip at a position, without reading it; else ""."""
         raise NotImplementedError
 
+    def cut(self, start: int, stop: int) -> Self:
+        """The clips at the positions from `start` to before `stop` as a corpus of their own, numbered from 0.
+
+        It holds nothing of the other clips, so that it can be sent to another process at little cost.
+        """
+        chosen = copy.copy(self)
+        chosen.ids = self.ids[start:stop]
+        return chosen
+
 
 class CourseFolder(Corpus):
     """Course pickles, one clip a file: train/NNNNN.pkl with labels, test/NNNNN.pkl with or without.
@@ -130,6 +140,12 @@ class CourseFolder(Corpus):
     def part(self, index: int) -> str:
         """See `Corpus.part`."""
         return self._files[index][1]
+
+    def cut(self, start: int, stop: int) -> Self:
+        """See `Corpus.cut`."""
+        chosen = super().cut(start, stop)
+        chosen._files = self._files[start:stop]
+        return chosen
 
 
 class PickledCorpus(Corpus):
@@ -162,6 +178,12 @@ class PickledCorpus(Corpus):
     def part(self, index: int) -> str:
         """See `Corpus.part`."""
         return self._clips[index][1]
+
+    def cut(self, start: int, stop: int) -> Self:
+        """See `Corpus.cut`."""
+        chosen = super().cut(start, stop)
+        chosen._clips = self._clips[start:stop]
+        return chosen
 
 
 def _course_clip(clip_id: str, clip: PickledClip, part: str, sample_rate: int) -> Clip:
@@ -231,6 +253,12 @@ class Manifest(Corpus):
     def part(self, index: int) -> str:
         """See `Corpus.part`."""
         return self._rows[index].get("part", "")
+
+    def cut(self, start: int, stop: int) -> Self:
+        """See `Corpus.cut`."""
+        chosen = super().cut(start, stop)
+        chosen._rows = self._rows[start:stop]
+        return chosen
 
 
 def _about(folder: Path) -> dict[str, object]:

@@ -39,6 +39,10 @@ class PickleRefused(ClipError):  # noqa: N818 (a refusal is what it is)
     """A pickle asks for something that a course pickle never needs, or is not a pickle."""
 
 
+class WorkerError(ValenceError):
+    """A process that this library had started to share the work was ended from outside."""
+
+
 class TrainingError(ValenceError):
     """Training cannot go on: its loss is not finite."""
 

@@ -1,19 +1,41 @@
 """Corpus -> a table of the clips that can be used, and a table of those that cannot, with the reason.
 
-Every clip is read once; nothing is trained and nothing is written.
+Every clip is read once, by all cores; the features of the usable ones go into the feature store on the way.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from __future__ import annotations  # the processes that read clips do without pandas
 
-import pandas as pd
+import math
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Generator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from valence_lib.corpora import WHAT_IS_TAKEN, Clip, Corpus
-from valence_lib.errors import ClipError, CorpusError
+from valence_lib.errors import ClipError, CorpusError, WorkerError
 from valence_lib.settings import CorpusSettings, FeatureSettings
-from valence_lib.waveforms import check_waveform, digest
+from valence_lib.store import write_shard
+from valence_lib.waveforms import Waveform, check_waveform, digest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLIPS_PER_CHUNK = 256
+_MOST_SAMPLES = 2**24  # whose features go into one shard: 64 MB of waveforms, 35 minutes at 8000 Hz
+_MANY_CLIPS = 2048  # from here on, other processes are worth the second that it takes to start them
+_Row = dict[str, Any]  # of a table: values by column
+_at_work = threading.Lock()  # held while this process works on a chunk
 
 
 @dataclass(frozen=True)
@@ -23,7 +45,8 @@ class Inspection:
     Args:
         clips: one row a usable clip, in the corpus's order: index (its position in the corpus), id, part
             ("" where the corpus names none), valence (NaN in an unlabelled test part), speaker,
-            n_samples, duration_seconds, digest (SHA-256 of the waveform), then all labels and raters.
+            n_samples, duration_seconds, digest (SHA-256 of the waveform), then all labels and raters; and
+            where features were stored, shard and first_frame: in which file they lie, and where in it.
         quarantine: one row a refused clip: index, id, part, reason, message, twin (the clip with the same
             audio that is kept, else "").
     """
@@ -36,37 +59,52 @@ QUARANTINE_COLUMNS = ["index", "id", "part", "reason", "message", "twin"]
 
 
 def inspect_corpus(
-    corpus: Corpus, settings: CorpusSettings, features: FeatureSettings, progress: bool = True
+    corpus: Corpus,
+    settings: CorpusSettings,
+    features: FeatureSettings,
+    folder: Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
 ) -> Inspection:
-    """Read every clip once and sort the usable from the unusable.
+    """Read every clip once, sort the usable from the unusable and, where asked, store the features of the usable.
+
+    Chunks of successive clips are shared out among processes of one thread each. The tables and the
+    shards are the same however many there are. Cut off and started again, it keeps the finished shards.
+
+    Args:
+        folder: of the feature store, for all clips that can be used, whether or not `clips_per_speaker`
+            takes them; None to check alone.
+        workers: how many processes; None takes one a core, and only this one where there is little to do.
+        progress: show a bar on standard error where that is a terminal.
 
     Raises:
         CorpusError: no clip can be used, or none that can has a rating.
+        WorkerError: one of the processes was ended from outside.
     """
-    usable, refused = [], []
-    taken: dict[tuple[str, str], int] = {}
-    for index in tqdm(range(len(corpus)), desc="check", unit="clip", disable=None if progress else True):
-        try:
-            clip = corpus.read(index)
-            check_waveform(clip.waveform, features.n_fft)
-            _check_label(clip, settings)
-        except ClipError as error:
-            refused.append([index, corpus.ids[index], corpus.part(index), error.reason, str(error), ""])
-            continue
-        voice = clip.part, clip.speaker
-        taken[voice] = taken.get(voice, 0) + 1
-        if not settings.clips_per_speaker or taken[voice] <= settings.clips_per_speaker:
-            usable.append({"index": index, **_describe(clip)})
-    clips = pd.DataFrame(usable)
+    import pandas as pd
+
+    usable: list[_Row] = []
+    refused: list[_Row] = []
+    with (
+        closing(_chunks(corpus, _Task(settings, features, folder), workers)) as chunks,
+        tqdm(total=len(corpus), desc="preprocess", unit=" clips", disable=None if progress else True) as bar,
+    ):
+        for chunk in chunks:
+            usable += chunk.usable
+            refused += chunk.refused
+            bar.update(len(chunk.usable) + len(chunk.refused))
     if not usable:
         raise CorpusError(
             f"the corpus {corpus.name!r} has {len(corpus)} clips, of which none can be used "
             f"({_count_reasons(refused)}); expected {WHAT_IS_TAKEN}."
         )
+    clips = pd.DataFrame(_first_of_each_speaker(usable, settings.clips_per_speaker))
     twins = _duplicates(clips)
     for row, twin in twins.items():
-        found = clips.loc[row, ["index", "id", "part"]]
-        refused.append([*found, "duplicate", f"the same audio as {twin!r}.", twin])
+        found = clips.loc[row, ["index", "id", "part"]].to_dict()
+        refused.append(
+            found | {"reason": "duplicate", "message": f"the same audio as {twin!r}.", "twin": twin}
+        )
     clips = clips.drop(index=list(twins)).reset_index(drop=True)
     quarantine = pd.DataFrame(refused, columns=QUARANTINE_COLUMNS).sort_values("index", ignore_index=True)
     if clips["valence"].notna().sum() == 0:
@@ -74,6 +112,126 @@ def inspect_corpus(
             f"none of the {len(clips)} usable clips of {corpus.name!r} has a rating to learn from."
         )
     return Inspection(clips, quarantine)
+
+
+def _first_of_each_speaker(usable: list[_Row], clips_per_speaker: int) -> list[_Row]:
+    if not clips_per_speaker:
+        return usable
+    taken: Counter[tuple[object, object]] = Counter()
+    chosen = []
+    for row in usable:
+        voice = row["part"], row["speaker"]
+        taken[voice] += 1
+        if taken[voice] <= clips_per_speaker:
+            chosen.append(row)
+    return chosen
+
+
+# Chunks of clips, here or in other processes
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """What was found in some successive clips: rows of the two tables."""
+
+    usable: list[_Row]
+    refused: list[_Row]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is done with a chunk of clips."""
+
+    settings: CorpusSettings
+    features: FeatureSettings
+    folder: Path | None
+
+    def __call__(self, corpus: Corpus, first: int) -> _Chunk:
+        """Check the clips of `corpus`, of which the first has the index `first`, and store their features."""
+        with _at_work:
+            return self._do(corpus, first)
+
+    def _do(self, corpus: Corpus, first: int) -> _Chunk:
+        chunk = _Chunk([], [])
+        waveforms: list[Waveform] = []
+        n_samples = 0
+        for position, clip_id in enumerate(corpus.ids):
+            try:
+                clip = corpus.read(position)
+                check_waveform(clip.waveform, self.features.n_fft)
+                _check_label(clip, self.settings)
+            except ClipError as error:
+                found = {"index": first + position, "id": clip_id, "part": corpus.part(position)}
+                said = {"reason": error.reason, "message": str(error), "twin": ""}
+                chunk.refused.append(found | said)
+                continue
+            chunk.usable.append({"index": first + position, **_describe(clip)})
+            if self.folder is not None:
+                waveforms.append(clip.waveform)
+                n_samples += clip.waveform.size
+                if n_samples >= _MOST_SAMPLES:
+                    self._store(waveforms, chunk.usable)
+                    waveforms, n_samples = [], 0
+        if waveforms:
+            self._store(waveforms, chunk.usable)
+        return chunk
+
+    def _store(self, waveforms: list[Waveform], usable: list[_Row]) -> None:
+        """Store the features of the last clips of `usable`, and note there where they lie."""
+        assert self.folder is not None
+        rows = usable[-len(waveforms) :]
+        shard = write_shard(self.folder, waveforms, [str(row["digest"]) for row in rows], self.features)
+        first_frame = 0
+        for row, waveform in zip(rows, waveforms, strict=True):
+            row |= {"shard": shard, "first_frame": first_frame}
+            first_frame += self.features.frames(waveform.size)
+
+
+def _chunks(corpus: Corpus, task: _Task, workers: int | None) -> Generator[_Chunk]:
+    """What `task` finds in each chunk of the corpus, in the corpus's order."""
+    firsts = range(0, len(corpus), CLIPS_PER_CHUNK)
+    if workers is None:
+        workers = _n_cores() if len(corpus) >= _MANY_CLIPS else 1
+    if min(workers, len(firsts)) <= 1:
+        for first in firsts:
+            yield task(corpus.cut(first, first + CLIPS_PER_CHUNK), first)
+        return
+    # Fresh interpreters: a fork would copy the locks of this process's threads as they happen to be.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(firsts)), context, initializer=_begin_worker)
+    try:
+        futures = [pool.submit(task, corpus.cut(first, first + CLIPS_PER_CHUNK), first) for first in firsts]
+        for future in futures:
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            f"one of the {workers} processes that read the corpus {corpus.name!r} was ended from outside, most "
+            "often because memory ran out. What they had finished is kept: close other programs, or give "
+            "workers=1, and start again. (A script that calls this needs `if __name__ == '__main__':`.)"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _n_cores() -> int:
+    """Cores that this process may use, of which a cluster's scheduler may grant fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin_worker() -> None:
+    # Ctrl-C reaches every process of the terminal: the parent calls off the chunks that are not begun.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threadpool_limits(1)
+    # Without the parent, a worker would wait for work for ever.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    with _at_work:  # not in the middle of a file
+        os._exit(1)
 
 
 def _check_label(clip: Clip, settings: CorpusSettings) -> None:
@@ -104,7 +262,8 @@ def _describe(clip: Clip) -> dict[str, object]:
         "digest": digest(clip.waveform),
     }
     # A column of the manifest never takes the place of what was measured, least of all of "index" or "digest".
-    labels = {column: text for column, text in clip.labels.items() if column not in {"index", *measured}}
+    own = {"index", *measured, "shard", "first_frame"}
+    labels = {column: text for column, text in clip.labels.items() if column not in own}
     return measured | labels | dict(clip.ratings)
 
 
@@ -121,13 +280,15 @@ def _duplicates(clips: pd.DataFrame) -> dict[int, str]:
     return twins
 
 
-def _count_reasons(refused: Sequence[Sequence[object]]) -> str:
-    counts = pd.Series([row[3] for row in refused], dtype=str).value_counts()
-    return ", ".join(f"{reason}: {n}" for reason, n in counts.items()) or "it is empty"
+def _count_reasons(refused: list[_Row]) -> str:
+    counts = Counter(row["reason"] for row in refused)
+    return ", ".join(f"{reason}: {n}" for reason, n in counts.most_common()) or "it is empty"
 
 
 def summarise(inspection: Inspection, corpus: Corpus) -> str:
     """What `valence check` prints: counts, durations, labels, speakers, and every bad clip."""
+    import pandas as pd
+
     clips, quarantine = inspection.clips, inspection.quarantine
     durations, valence = clips["duration_seconds"], clips["valence"].dropna()
     speakers = clips.loc[clips["speaker"] != "", "speaker"]

@@ -35,6 +35,7 @@ GROUPINGS = ("speaker", "sex", "language", "emotion", "sentence")
 NUMBER_COLUMNS = {
     "index",
     "n_samples",
+    "first_frame",
     "duration_seconds",
     "valence",
     "truth",
