@@ -15,14 +15,14 @@ from tqdm.auto import tqdm
 
 from valence_lib.corpora import Corpus
 from valence_lib.errors import CorpusError, RunError
-from valence_lib.features import LogMel, log_mel
+from valence_lib.features import LogMel, log_mels
 from valence_lib.files import written_whole
 from valence_lib.settings import FeatureSettings
 from valence_lib.waveforms import Waveform, digest
 
 CLIPS_PER_SHARD = 256
-# Part of every key: raise it when `log_mel` itself changes what it returns.
-_FORMAT = "log-mel 1"
+# Part of every key: raise it when `log_mels` itself changes what it returns.
+_FORMAT = "log-mel 2"
 
 
 class FeatureStore:
@@ -102,7 +102,7 @@ class FeatureStore:
         missing = [number for number, path in enumerate(store._paths) if not path.is_file()]
         for number in tqdm(missing, desc="log-mel", unit="shard", disable=None if progress else True):
             rows = range(number * CLIPS_PER_SHARD, min((number + 1) * CLIPS_PER_SHARD, len(clips)))
-            frames = [log_mel(_read_again(corpus, clips, row), settings) for row in rows]
+            frames = list(log_mels((_read_again(corpus, clips, row) for row in rows), settings))
             with written_whole(store._paths[number]) as path:
                 np.save(path, np.concatenate(frames), allow_pickle=False)
         return store
