@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from valence_lib.errors import RunError
-from valence_lib.features import LogMel, log_mel
+from valence_lib.features import LogMel, log_mels
 from valence_lib.files import written_whole
 from valence_lib.settings import FeatureSettings
 from valence_lib.waveforms import Waveform
@@ -23,8 +23,8 @@ from valence_lib.waveforms import Waveform
 if TYPE_CHECKING:
     import pandas as pd
 
-# Part of every key: raise it when `log_mel` itself changes what it returns.
-_FORMAT = "log-mel 1"
+# Part of every key: raise it when `log_mels` itself changes what it returns.
+_FORMAT = "log-mel 2"
 # Pages of a map count as this process's memory for as long as it is open; a shard takes some 10 MB.
 _MOST_OPEN_SHARDS = 16
 
@@ -45,9 +45,8 @@ def write_shard(
     """
     name = hashlib.sha256("\n".join([_FORMAT, settings.digest(), *digests]).encode()).hexdigest()
     if not (folder / f"{name}.npy").is_file():
-        frames = [log_mel(waveform, settings) for waveform in waveforms]
         with written_whole(folder / f"{name}.npy") as path:
-            np.save(path, np.concatenate(frames), allow_pickle=False)
+            np.save(path, np.concatenate(list(log_mels(waveforms, settings))), allow_pickle=False)
     return name
 
 
