@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "valence_lib"
 # A module imports only from modules before it. A new module gets its place here.
 ORDER = [
     *("errors", "settings", "files", "pickles", "waveforms", "corpora", "features", "store", "inspection"),
-    *("splits", "batches", "models", "runs", "training", "metrics", "evaluation", "figures", "architecture"),
+    *("splits", "batches", "pooling", "models", "runs", "training", "metrics", "evaluation", "figures"),
+    "architecture",
     *("tables", "report", "sentences", "rendering", "exploring", "notebooks", "building"),
     "__main__",
 ]
@@ -102,7 +103,7 @@ def test_no_file_holds_a_path_of_one_machine(path):
     assert not [place for place in ("/home/", "/Users/", "/work/", "C:\\") if place in text]
 
 
-HEAVY = ("torch", "librosa", "matplotlib", "pandas", "scipy", "sklearn", "papermill", "soundfile")
+HEAVY = ("torch", "librosa", "numba", "matplotlib", "pandas", "scipy", "sklearn", "papermill", "soundfile")
 
 
 @pytest.mark.parametrize("module", ["valence_lib", "valence_lib.__main__"])
@@ -117,5 +118,5 @@ def test_the_front_door_imports_nothing_heavy(module):
 
 def test_only_models_and_their_users_need_torch():
     assert {path.stem for path in FILES if any(name.split(".")[0] == "torch" for name in _imported(path))} <= {
-        "batches", "models", "runs", "training", "architecture",
+        "batches", "pooling", "models", "runs", "training", "architecture",
     }  # fmt: skip

@@ -6,7 +6,14 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from valence_lib.errors import SettingsError
-from valence_lib.models import MODELS, RecurrentLayer, build_model, count_parameters, reverse_frames
+from valence_lib.models import (
+    MODELS,
+    MaxPool2d,
+    RecurrentLayer,
+    build_model,
+    count_parameters,
+    reverse_frames,
+)
 
 N_MELS = 16
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -215,6 +222,46 @@ def test_the_cnn_is_torchs_layers_on_the_clip_alone():
         expected = model.linear(layers(clip[None, None]).mean(dim=2).flatten(1))[:, 0]
         found = model(clip[None], torch.tensor([len(clip)]))
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def _plain_cnn(model, clip):
+    """The report's layers in their order, as torch has them, on one unpadded clip."""
+    maps = clip[None, None]
+    for convolution in (model.convolution_1, model.convolution_2):
+        maps = nn.functional.max_pool2d(convolution(maps).relu(), 3, stride=1, padding=1)
+    return model.linear(maps.mean(dim=2).flatten(1))[:, 0]
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_gradients_of_the_cnn_are_torchs_layers_on_each_clip_alone(constant):
+    # Constant bands, as digital silence has them, make many places of equal size: the first must win.
+    clips = _clips(seed=4)
+    if constant:
+        for clip in clips:
+            clip[:, 4:12] = 0.5
+            clip[: len(clip) // 2] = clip[0]
+    ours, theirs = _model("CNN"), _model("CNN")
+    found = ours(*_batch(clips, 1e3, 5))
+    expected = torch.cat([_plain_cnn(theirs, clip) for clip in clips])
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    for predictions in (found, expected):
+        predictions.square().sum().backward()
+    for mine, reference in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, reference.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_pooling_of_padded_clips_is_the_same_in_other_precisions():
+    # Double precision takes torch's own pooling, as other devices do.
+    maps, lengths = torch.randn(3, 4, 9, 5), torch.tensor([9, 1, 4])
+    weights = torch.randn(maps.shape)
+    gradients = []
+    for given in (maps.clone(), maps.double()):
+        pooled = MaxPool2d()(given.requires_grad_().relu(), lengths)
+        (pooled * weights).sum().backward()
+        gradients.append((pooled.detach().float(), given.grad.float()))
+    for mine, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, reference, atol=1e-6, rtol=0)
+    assert not gradients[0][0][1, :, 1:].any()
 
 
 def _lstm(channels, hidden):

@@ -28,10 +28,18 @@ def reverse_frames(sequence: Tensor, lengths: Tensor) -> Tensor:
         sequence [shape=(batch, frames, channels)]
         lengths [shape=(batch,)]
     """
-    frame = torch.arange(sequence.shape[1], device=sequence.device)
+    count, longest, channels = sequence.shape
+    frame = torch.arange(longest, device=sequence.device)
     last = lengths[:, None] - 1
     source = torch.where(frame <= last, last - frame, frame)
-    return sequence.gather(1, source[:, :, None].expand_as(sequence))
+    source += longest * torch.arange(count, device=sequence.device)[:, None]
+    # Whole frames are copied: many times faster than `gather`, which looks up every number by itself.
+    return sequence.reshape(-1, channels).index_select(0, source.flatten()).view_as(sequence)
+
+
+def _own_frames(frames: int, lengths: Tensor) -> Tensor:
+    """Which frames are a clip's own, not padding [shape=(batch, frames)]."""
+    return torch.arange(frames, device=lengths.device) < lengths[:, None]
 
 
 class RecurrentLayer(nn.Module):
@@ -90,6 +98,24 @@ class LSTM2(nn.Module):
         return self.linear(final)[:, 0]
 
 
+class MaxPool2d(nn.MaxPool2d):
+    """Max pooling of padded clips: 3 by 3, stride 1, of maps that are nowhere below 0; padding comes out as zeros."""
+
+    def __init__(self) -> None:
+        super().__init__(kernel_size=3, stride=1, padding=1)
+
+    def forward(self, maps: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
+        """Pooled maps [shape=(batch, channels, frames, n_mels)], as the ones given."""
+        if maps.device.type == "cpu" and maps.dtype == torch.float32:
+            from valence_lib.pooling import MaxPool3x3  # brings numba, which the other models do without
+
+            pooled: Tensor = MaxPool3x3.apply(maps.permute(0, 2, 3, 1), lengths)
+            return pooled.permute(0, 3, 1, 2)
+        own = _own_frames(maps.shape[2], lengths)[:, None, :, None]
+        # To the maximum, zeros to the right of a clip are what the edge of the clip alone is.
+        return torch.where(own, super().forward(torch.where(own, maps, 0.0)), 0.0)
+
+
 class CNN(nn.Module):
     """The course report's CNN: two convolutional layers, each with ReLU and max pooling of stride 1.
 
@@ -101,20 +127,17 @@ class CNN(nn.Module):
         super().__init__()
         self.convolution_1 = nn.Conv2d(1, 8, kernel_size=3, padding=1)
         self.convolution_2 = nn.Conv2d(8, 16, kernel_size=3, padding=1)
-        self.relu = nn.ReLU()
-        self.pooling = nn.MaxPool2d(kernel_size=3, stride=1, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.pooling = MaxPool2d()
         self.linear = nn.Linear(16 * n_mels, 1)
 
     def forward(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
         """See the module."""
-        frame = torch.arange(log_mel.shape[1], device=log_mel.device)
-        own = (frame < lengths[:, None])[:, None, :, None]
-        maps = torch.where(own, log_mel[:, None], 0.0)
+        own = _own_frames(log_mel.shape[1], lengths)
+        # Channels last in memory: convolutions and pooling are fastest so.
+        maps = torch.where(own[:, :, None], log_mel, 0.0)[:, :, :, None].permute(0, 3, 1, 2)
         for convolution in (self.convolution_1, self.convolution_2):
-            # After ReLU nothing is below 0, so zeros to the right of the clip are to the maximum what
-            # the edge of the clip alone is.
-            maps = self.pooling(torch.where(own, self.relu(convolution(maps)), 0.0))
-            maps = torch.where(own, maps, 0.0)
+            maps = self.pooling(self.relu(convolution(maps)), lengths)
         pooled = maps.sum(dim=2) / lengths[:, None, None]
         return self.linear(pooled.flatten(1))[:, 0]
 
