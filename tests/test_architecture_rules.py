@@ -11,7 +11,18 @@ PACKAGE = Path(__file__).parents[1] / "valence_lib"
 # A module imports only from modules before it. A new module gets its place here.
 ORDER = [
     *("errors", "settings", "files", "pickles", "waveforms", "corpora", "inspection", "features", "store"),
-    *("splits", "batches", "models", "runs", "training", "metrics", "evaluation", "figures", "architecture"),
+    *(
+        "splits",
+        "batches",
+        "models",
+        "runs",
+        "predicting",
+        "training",
+        "metrics",
+        "evaluation",
+        "figures",
+        "architecture",
+    ),
     *("tables", "report", "sentences", "rendering", "exploring", "notebooks", "building"),
     "__main__",
 ]
@@ -117,5 +128,5 @@ def test_the_front_door_imports_nothing_heavy(module):
 
 def test_only_models_and_their_users_need_torch():
     assert {path.stem for path in FILES if any(name.split(".")[0] == "torch" for name in _imported(path))} <= {
-        "batches", "models", "runs", "training", "architecture",
+        "batches", "models", "runs", "predicting", "training", "architecture",
     }  # fmt: skip

@@ -15,9 +15,10 @@ import torch
 from toy import FEATURES, make_material, tone
 
 import valence_lib
-from valence_lib.__main__ import list_files, main, parse_range
+from valence_lib.__main__ import main, parse_range
 from valence_lib.errors import RunError, SettingsError
 from valence_lib.features import log_mel
+from valence_lib.predicting import list_files
 from valence_lib.runs import Run
 from valence_lib.settings import training_settings
 from valence_lib.training import train
