@@ -35,7 +35,7 @@ _FILES_PER_SHARE = 128  # enough that a batch finds clips of like length
 _FRAMES_AT_ONCE = 16_384  # of spectrograms that a worker holds before it predicts: 8 MB
 _WINDOWS_PER_SHARE = 32
 _SECONDS_PER_SHARE = 60  # where windows lie far apart, a share has fewer of them
-_MOST_WORKERS = 8  # each holds a model's layers of one batch, tens of MB
+_WINDOW_WORKERS = 2  # each holds the model's maps of a batch, tens of MB; two keep an hour well below 500 MB
 
 Taken = TypeVar("Taken")
 Made = TypeVar("Made")
@@ -93,7 +93,7 @@ def predict_files(files: Sequence[Path], run: Run) -> Iterator[Prediction]:
     if run.standardiser.kind != "speaker":
         shares = (files[at : at + _FILES_PER_SHARE] for at in range(0, len(files), _FILES_PER_SHARE))
         predict_share = partial(_predict_share, run=run, most_frames=_FRAMES_AT_ONCE)
-        for of_share in _in_parallel(predict_share, shares):
+        for of_share in _in_parallel(predict_share, shares, _cores()):
             for of_clips in of_share:
                 yield from of_clips
         return
@@ -101,7 +101,9 @@ def predict_files(files: Sequence[Path], run: Run) -> Iterator[Prediction]:
     folders = [list(places) for _, places in groupby(order, lambda place: files[place].parent)]
     predict_folder = partial(_predict_share, run=run, most_frames=math.inf)
     of_file: dict[int, list[Prediction]] = {}
-    by_folder = _in_parallel(predict_folder, ([files[place] for place in places] for places in folders))
+    by_folder = _in_parallel(
+        predict_folder, ([files[place] for place in places] for places in folders), _cores()
+    )
     for places, found in zip(folders, by_folder, strict=True):
         of_file.update(zip(places, found, strict=True))
     for place in range(len(files)):
@@ -150,27 +152,30 @@ def predict_windows(
 # ---------------------------------------------------------------------------------------------------
 
 
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
 @contextmanager
-def _workers() -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Threads, one a core, in each of which torch computes on that thread alone."""
-    count = min(os.cpu_count() or 1, _MOST_WORKERS)
+def _executor(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """So many threads, in each of which torch computes on that thread alone."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # holds for threads that start from now on
-    executor = ThreadPoolExecutor(count)
+    executor = ThreadPoolExecutor(workers)
     try:
-        yield executor, count
+        yield executor
     finally:
         executor.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
 
 
-def _in_parallel(make: Callable[[Taken], Made], items: Iterable[Taken]) -> Iterator[Made]:
+def _in_parallel(make: Callable[[Taken], Made], items: Iterable[Taken], workers: int) -> Iterator[Made]:
     """`make` of each item, in order, by worker threads that are never far ahead of the caller."""
-    with _workers() as (executor, count):
+    with _executor(workers) as executor:
         ahead: deque[Future[Made]] = deque()
         for item in items:
             ahead.append(executor.submit(make, item))
-            if len(ahead) > count:
+            if len(ahead) > workers:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
@@ -315,7 +320,9 @@ def _curve(
     try:
         fitted = _fitted_to_recording(name, read, run, window, hop)
         predict = partial(_predict_stretch, name=name, run=fitted)
-        for predictions in _in_parallel(predict, _stretches_of(read, run, window, hop)):
+        for predictions in _in_parallel(
+            predict, _stretches_of(read, run, window, hop), min(_cores(), _WINDOW_WORKERS)
+        ):
             yield from predictions
     except ClipError as error:
         yield Prediction(name, None, error)

@@ -27,7 +27,7 @@ from valence_lib.files import write_json, written_whole
 from valence_lib.models import build_model, count_parameters
 from valence_lib.settings import FeatureSettings, TrainingSettings
 
-_FRAMES_PER_BATCH = 2048  # with padding; the CNN's maps of so many take tens of MB
+_FRAMES_PER_BATCH = 1024  # with padding; the CNN's maps of so many take tens of MB
 # What reading a folder raises where a file is not there, cut off, of another program, or of another model.
 _DAMAGES = (OSError, ValueError, KeyError, TypeError, RuntimeError, SettingsError, SafetensorError)
 
