@@ -35,7 +35,7 @@ _FILES_PER_SHARE = 128  # enough that a batch finds clips of like length
 _FRAMES_AT_ONCE = 16_384  # of spectrograms that a worker holds before it predicts: 8 MB
 _WINDOWS_PER_SHARE = 32
 _SECONDS_PER_SHARE = 60  # where windows lie far apart, a share has fewer of them
-_WINDOW_WORKERS = 2  # each holds the model's maps of a batch, tens of MB; two keep an hour well below 500 MB
+_WINDOW_WORKERS = 1  # beside the caller, who reads; each holds the CNN's maps of a batch, about 90 MB
 
 Taken = TypeVar("Taken")
 Made = TypeVar("Made")
@@ -320,9 +320,7 @@ def _curve(
     try:
         fitted = _fitted_to_recording(name, read, run, window, hop)
         predict = partial(_predict_stretch, name=name, run=fitted)
-        for predictions in _in_parallel(
-            predict, _stretches_of(read, run, window, hop), min(_cores(), _WINDOW_WORKERS)
-        ):
+        for predictions in _in_parallel(predict, _stretches_of(read, run, window, hop), _WINDOW_WORKERS):
             yield from predictions
     except ClipError as error:
         yield Prediction(name, None, error)
