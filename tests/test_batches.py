@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from valence_lib.batches import Batch, in_order_of_length, load, pad, shuffled
+from valence_lib.batches import Batch, in_order_of_length, load, pad, shuffled, within_frames
 
 LENGTHS = np.random.default_rng(0).integers(1, 200, 1000)
 ROWS = np.random.default_rng(1).permutation(1000)[:777]  # neither all rows, nor in order
@@ -111,3 +111,10 @@ def test_a_batch_moves_to_a_device_with_its_rows():
     moved = batch.to(torch.device("meta"))
     assert (moved.log_mel.device.type, moved.lengths.device.type) == ("meta", "meta")
     assert np.array_equal(moved.rows, [3])
+
+
+def test_within_frames_bounds_the_padded_frames_and_keeps_every_row():
+    lengths = np.array([50, 3, 7, 500, 3, 20, 21])
+    batches = within_frames(lengths, 60)
+    assert [batch.tolist() for batch in batches] == [[1, 4, 2], [5, 6], [0], [3]]
+    assert within_frames(lengths[:0], 60) == []

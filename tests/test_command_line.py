@@ -16,9 +16,10 @@ import torch
 from toy import FEATURES, make_material, tone
 
 import valence_lib
-from valence_lib.__main__ import list_files, main, parse_range
+from valence_lib.__main__ import main, parse_range
 from valence_lib.errors import RunError, SettingsError
 from valence_lib.features import log_mel
+from valence_lib.predicting import list_files
 from valence_lib.runs import Run
 from valence_lib.settings import training_settings
 from valence_lib.training import train
@@ -174,6 +175,71 @@ def test_names_with_commas_and_quotes_stay_one_field(run, tmp_path, capsys):
     status, out, _ = _predict(capsys, run, path)
     assert status == 0
     assert list(csv.reader(io.StringIO(out)))[1][0] == str(path)
+
+
+def test_a_curve_has_a_row_a_window_and_a_picture(run, tmp_path, capsys):
+    recording, plot = tmp_path / "long.wav", tmp_path / "curve.png"
+    soundfile.write(recording, np.concatenate([TONES["a"], np.zeros(2400), TONES["c"]]), 8000)
+    asked = ("--window", "0.3", "--hop", "0.15", "--plot", plot)
+    status, out, err = _predict(capsys, run, recording, *asked)
+    assert (status, err) == (0, "")
+    header, *rows = csv.reader(io.StringIO(out))
+    assert header == ["file", "start_seconds", "end_seconds", "valence"]
+    assert [row[1] for row in rows] == ["0.000", "0.150", "0.300", "0.450", "0.600"]
+    assert [row[2] for row in rows] == ["0.300", "0.450", "0.600", "0.750", "0.900"]
+    values = [row[3] for row in rows]
+    assert values[2] == ""  # silence
+    loaded = Run.load(run)
+    for place, name in ((0, "a"), (4, "c")):
+        expected = loaded.predict(
+            [log_mel(soundfile.read(recording, dtype="float32")[0][place * 1200 :][:2400], FEATURES)], [""]
+        )[0]
+        assert float(values[place]) == pytest.approx(expected, abs=1e-4), name
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_recording_that_cannot_be_used_has_one_row_in_the_curve(run, clips, capsys):
+    status, out, err = _predict(capsys, run, clips / "d.wav", clips / "a.wav", "--window", "4")
+    first, second = list(csv.reader(io.StringIO(out)))[1:]
+    assert status == 1
+    assert first[1:3] == ["", ""]
+    assert first[3].startswith("error: unreadable")
+    assert second[1:3] == ["0.000", "0.300"]
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--window", "0.01"],
+            "window=0.01 s cannot be used: expected at least a frame, which lasts 0.032 s",
+        ),
+        (["--window", "nan"], "window=nan s cannot be used"),
+        (["--window", "4", "--hop", "0"], "hop=0 s cannot be used: expected at least a sample"),
+        (["--window", "4", "--hop", "-1"], "hop=-1 s cannot be used"),
+        (["--hop", "1"], "--hop or --plot was given without --window"),
+        (["--plot", "x.png"], "--hop or --plot was given without --window"),
+        (["--window", "4", "--plot", "x.png"], "--plot draws one recording, but 4 files were given"),
+    ],
+)
+def test_a_curve_asked_wrongly_is_status_2(run, clips, arguments, said, capsys):
+    status, out, err = _predict(capsys, run, clips, *arguments)
+    assert (status, out) == (2, "")
+    assert said in err
+
+
+def test_predict_imports_nothing_that_it_does_not_use(run, clips):
+    program = (
+        "import sys; from valence_lib.__main__ import main; "
+        f"main(['predict', {str(clips / 'a.wav')!r}, '--run', {str(run)!r}]); "
+        "print(sorted({'matplotlib', 'pandas', 'seaborn', 'sklearn', 'papermill'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program]
+    finished = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
+    )
+    assert finished.stdout.splitlines()[-1] == "[]"
 
 
 def test_predict_refuses_a_folder_without_clips_and_one_without_a_run(run, tmp_path, capsys):

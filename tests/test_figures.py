@@ -65,6 +65,8 @@ CLIPS = pd.DataFrame(
 )
 LOG_MEL = np.linspace(-80, 0, 12 * 8).reshape(12, 8)
 FREQUENCIES = np.geomspace(60, 3900, 8)
+# Starts, ends and valence of windows; the third and the fifth are silent.
+CURVE = ([0, 1, 2, 3, 4, 5], [4, 5, 6, 7, 8, 8.5], [3.0, 3.5, float("nan"), 5.5, float("nan"), 2.0])
 
 EVERY_FIGURE = {
     "waveform": lambda: figures.plot_waveform(np.sin(np.arange(8000) / 9), 8000),
@@ -77,6 +79,7 @@ EVERY_FIGURE = {
     "error_by_duration": lambda: figures.plot_error_by_duration(TWO_MODELS),
     "error_by_group": lambda: figures.plot_error_by_group(GROUPS, "Speaker"),
     "scores": lambda: figures.plot_scores(SCORES, 0.701, {"one rater": 0.36, "another": 0.37}),
+    "valence_curve": lambda: figures.plot_valence_curve(*CURVE, 1, 5),
     "architecture": lambda: plot_architecture(build_model("CNN", 16), 16),
 }
 
@@ -278,6 +281,25 @@ def test_names_of_close_reference_lines_do_not_overlap():
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
+def test_valence_curve_stands_at_the_windows_middles_with_gaps_and_lone_windows_marked():
+    ax = figures.plot_valence_curve(*CURVE, 1, 5).axes[0]
+    curve, alone = ax.get_lines()
+    assert curve.get_xdata().tolist() == [2, 3, 4, 5, 6, 6.75]
+    np.testing.assert_array_equal(curve.get_ydata(), CURVE[2])
+    assert alone.get_xydata().tolist() == [[5, 5.5], [6.75, 2.0]]
+    assert ax.get_xlabel() == "Time (s)"
+    assert ax.get_xlim() == (0, 8.5)
+    assert ax.get_ylim()[0] < 1 and ax.get_ylim()[1] > 5.5  # a prediction off the scale is seen
+    assert texts(ax) == ["6 windows, 2 of them silent or clipped (gaps)"]
+
+
+def test_valence_curve_of_a_long_recording_is_in_minutes():
+    starts = np.arange(0, 600, 2.0)
+    ax = figures.plot_valence_curve(starts, starts + 4, np.full(300, 3.0), 1, 5).axes[0]
+    assert ax.get_xlabel() == "Time (min)"
+    assert ax.get_lines()[0].get_xdata()[30] == pytest.approx(62 / 60)
+
+
 NAN = float("nan")
 BAD = {
     "waveform of two dimensions": (lambda: figures.plot_waveform(np.zeros((2, 2)), 8000), r"shape is \(2, 2\)"),
@@ -305,6 +327,11 @@ BAD = {
     "duration empty": (lambda: figures.plot_error_by_duration(PREDICTIONS.head(0)), "no rows"),
     "groups interval": (lambda: figures.plot_error_by_group(GROUPS.assign(low=9.0), "Speaker"), "3 of 3 intervals end before"),
     "groups n": (lambda: figures.plot_error_by_group(GROUPS.assign(n=0), "Speaker"), "n=0 clips"),
+    "curve empty": (lambda: figures.plot_valence_curve([], [], [], 1, 5), r"have the shapes \(0,\)"),
+    "curve lengths": (lambda: figures.plot_valence_curve([0], [1, 2], [3], 1, 5), r"shapes \(1,\), \(2,\), \(1,\)"),
+    "curve order": (lambda: figures.plot_valence_curve([1], [1], [3], 1, 5), "ends before it begins"),
+    "curve time": (lambda: figures.plot_valence_curve([NAN], [1], [3], 1, 5), "a time is NaN"),
+    "curve infinite": (lambda: figures.plot_valence_curve([0], [1], [np.inf], 1, 5), "valence is infinite"),
     "scores empty": (lambda: figures.plot_scores(SCORES.head(0), 0.7), "no rows"),
     "scores rater": (lambda: figures.plot_scores(SCORES, 0.7, {"one rater": NAN}), "MSE of 'one rater' is nan"),
     "scores kinds": (

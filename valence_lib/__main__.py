@@ -5,23 +5,17 @@ Heavy libraries are imported by the command that needs them, so that `valence --
 
 import argparse
 import csv
+import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from valence_lib import __version__
-from valence_lib.errors import ClipError, RunError, SettingsError, ValenceError
+from valence_lib.errors import SettingsError, ValenceError
 
-if TYPE_CHECKING:
-    from valence_lib.waveforms import Waveform
-
-AUDIO_SUFFIXES = {".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"}
 REPORT_TITLE = "Predicting emotional valence from speech"
-PICKLE_SUFFIXES = {".pkl", ".pickle"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,6 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--run", required=True, type=Path, help="reports/<name>/runs/<run>")
     predict.add_argument("--output", type=Path, metavar="CSV", help="write there instead of printing")
+    curve = predict.add_argument_group("a curve along long recordings, window by window")
+    curve.add_argument("--window", type=float, metavar="SECONDS", help="how long a window is, such as 4")
+    curve.add_argument(
+        "--hop", type=float, metavar="SECONDS", help="from one window's start to the next (default: 1)"
+    )
+    curve.add_argument("--plot", type=Path, metavar="PNG", help="draw the curve of one recording there")
+    curve.add_argument(
+        "--range", default="1,5", metavar="LOW,HIGH", help="the rating scale of the plot (default: 1,5)"
+    )
     predict.set_defaults(command=_predict)
 
     report = commands.add_parser("report", help="corpus -> trained models, tables, figures and the report")
@@ -132,79 +135,53 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from valence_lib.features import log_mel
     from valence_lib.files import written_whole
+    from valence_lib.predicting import Prediction, list_files, predict_files, predict_windows
     from valence_lib.runs import Run
-    from valence_lib.waveforms import check_waveform
 
+    if options.window is None and (options.hop is not None or options.plot):
+        raise SettingsError("--hop or --plot was given without --window; add --window SECONDS, such as 4.")
+    low, high = parse_range(options.range)
     run = Run.load(options.run)
-    names: list[str] = []
-    outcomes: list[str] = []
-    log_mels, folders, places = [], [], []
-    for path in list_files(options.files):
-        for name, read in _clips_in(path, run.features.sample_rate):
-            names.append(name)
-            outcomes.append("")
-            try:
-                waveform = read()
-                check_waveform(waveform, run.features.n_fft)
-            except ClipError as error:
-                outcomes[-1] = f"error: {error.reason}: {error}"
-                print(f"valence: {name}: {error.reason}: {error}", file=sys.stderr)
-                continue
-            log_mels.append(log_mel(waveform, run.features))
-            folders.append(str(path.parent))
-            places.append(len(names) - 1)
-    if log_mels:
-        for place, value in zip(places, run.predict(log_mels, folders), strict=True):
-            outcomes[place] = f"{value:.4f}"
-    rows = [("file", "valence"), *zip(names, outcomes, strict=True)]
-    if options.output:
-        with written_whole(options.output) as path, path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
+    files = list_files(options.files)
+    if options.plot and len(files) > 1:
+        raise SettingsError(f"--plot draws one recording, but {len(files)} files were given; give one.")
+    columns: tuple[str, ...]
+    if options.window is None:
+        columns, predictions = ("file", "valence"), predict_files(files, run)
     else:
-        csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
-    return 0 if len(log_mels) == len(names) else 1
+        columns = ("file", "start_seconds", "end_seconds", "valence")
+        hop = 1.0 if options.hop is None else options.hop
+        predictions = predict_windows(files, run, options.window, hop)
+    n_errors = 0
+    curve: list[Prediction] = []
+    with ExitStack() as stack:
+        file = sys.stdout
+        if options.output:
+            path = stack.enter_context(written_whole(options.output))
+            file = stack.enter_context(path.open("w", encoding="utf-8", newline=""))
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for prediction in predictions:
+            outcome = "" if prediction.valence is None else f"{prediction.valence:.4f}"
+            if prediction.error is not None:
+                n_errors += 1
+                said = f"{prediction.error.reason}: {prediction.error}"
+                outcome = f"error: {said}"
+                print(f"valence: {prediction.file}: {said}", file=sys.stderr)
+            elif options.plot:
+                curve.append(prediction)
+            times = (prediction.start_seconds, prediction.end_seconds)
+            seconds = ["" if time is None else f"{time:.3f}" for time in times]
+            writer.writerow([prediction.file, *(seconds if len(columns) == 4 else ()), outcome])
+    if options.plot and curve:
+        from valence_lib.figures import plot_valence_curve
 
-
-def list_files(given: Sequence[Path]) -> list[Path]:
-    """The files as given, folders replaced by the audio files and pickles below them, in order of name.
-
-    Raises:
-        RunError: a folder holds none.
-    """
-    listed: list[Path] = []
-    for path in given:
-        if not path.is_dir():
-            listed.append(path)
-            continue
-        known = AUDIO_SUFFIXES | PICKLE_SUFFIXES
-        below = sorted(file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
-        if not below:
-            raise RunError(
-                f"the folder {str(path)!r} holds no audio file and no pickle; expected {', '.join(sorted(known))}."
-            )
-        listed += below
-    return listed
-
-
-def _clips_in(path: Path, sample_rate: int) -> Iterator[tuple[str, Callable[[], "Waveform"]]]:
-    """Each clip of a file: how it is called, and what reads it or raises ClipError. A pickle may hold many."""
-    from valence_lib.corpora import course_waveform
-    from valence_lib.pickles import read_course_pickle
-    from valence_lib.waveforms import read_audio
-
-    if path.suffix.lower() not in PICKLE_SUFFIXES:
-        yield str(path), lambda: read_audio(path, sample_rate)
-        return
-    try:
-        content = read_course_pickle(path)
-    except ClipError:
-        yield str(path), lambda: course_waveform(read_course_pickle(path)[0], sample_rate)
-        return
-    for position, clip in enumerate(content):
-        name = str(path) if len(content) == 1 else f"{path}#{position}"
-        yield name, partial(course_waveform, clip, sample_rate)
+        starts, ends = ([getattr(row, name) for row in curve] for name in ("start_seconds", "end_seconds"))
+        values = [math.nan if row.valence is None else row.valence for row in curve]
+        with written_whole(options.plot) as path:
+            plot_valence_curve(starts, ends, values, low, high).savefig(path)
+    return 1 if n_errors else 0
 
 
 def _notebook(options: argparse.Namespace) -> int:

@@ -58,6 +58,17 @@ def in_order_of_length(
     return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
+def within_frames(lengths: NDArray[np.int64], most_frames: int) -> list[NDArray[np.int64]]:
+    """All rows in batches from short clips to long, each of at most `most_frames` frames with padding, or of
+    one clip that alone has more: for prediction in bounded memory."""
+    batches: list[list[int]] = [[]]
+    for row in np.argsort(lengths, kind="stable").tolist():
+        if batches[-1] and (len(batches[-1]) + 1) * lengths[row] > most_frames:
+            batches.append([])
+        batches[-1].append(row)
+    return [np.array(batch, dtype=np.int64) for batch in batches if batch]
+
+
 def shuffled(
     rows: NDArray[np.int64], lengths: NDArray[np.int64], batch_size: int, generator: np.random.Generator
 ) -> list[NDArray[np.int64]]:

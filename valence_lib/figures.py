@@ -7,7 +7,7 @@ Design" (2008), which people with any common colour vision can tell apart.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -618,4 +618,61 @@ def plot_error_by_group(groups: pd.DataFrame, axis_name: str) -> Figure:
         ax.set(ylim=(len(rows) - 0.4, -0.6), xlabel=_SQUARED_ERROR, ylabel=axis_name)
         ax.set_xlim(left=min(0.0, float(rows["low"].min())))
         _finish_rows(figure, ax, {"all clips": overall}, 1.06, "clips", "right")
+    return figure
+
+
+def plot_valence_curve(
+    start_seconds: Sequence[float],
+    end_seconds: Sequence[float],
+    valence: Sequence[float],
+    low: float,
+    high: float,
+) -> Figure:
+    """Predicted valence along a recording, a mark at the middle of each window; gaps where it is NaN.
+
+    Time is in minutes where the recording lasts longer than three.
+
+    Args:
+        start_seconds, end_seconds [shape=(windows,)]: of each window, in the order of the recording.
+        valence [shape=(windows,)]: rating points; NaN where a window has none, such as a silent one.
+        low, high: the ends of the rating scale; the axis reaches further where a prediction does.
+
+    Raises:
+        SettingsError: no window, unlike numbers of values, an infinite valence, times that are not finite,
+            or windows that end before they begin.
+    """
+    _check_scale(low, high)
+    columns = [np.asarray(column, np.float64) for column in (start_seconds, end_seconds, valence)]
+    start, end, values = columns
+    require(
+        start.size > 0 and all(column.shape == (start.size,) for column in columns),
+        f"starts, ends and valence have the shapes {', '.join(str(column.shape) for column in columns)}",
+        "(windows,) each, with windows > 0",
+    )
+    require(bool(np.isfinite(end - start).all()), "a time is NaN or infinite", "finite seconds")
+    require(bool((start < end).all()), "a window ends before it begins", "start_seconds < end_seconds")
+    require(not np.isinf(values).any(), "a valence is infinite", "numbers, and NaN where there is none")
+    unit, seconds = ("min", 60.0) if end.max() > 180 else ("s", 1.0)
+    middles = (start + end) / 2 / seconds
+    known = values[np.isfinite(values)]
+    margin = 0.03 * (high - low)
+    with drawing(WIDTH, 2.5) as (figure, (ax,)):
+        size = 2.5 if len(values) <= 200 else 0.0
+        ax.plot(middles, values, color=BLUE, linewidth=1.2, marker="o", markersize=size)
+        # A window between two gaps would else be invisible in a long curve.
+        gap = np.concatenate([[True], ~np.isfinite(values), [True]])
+        alone = np.isfinite(values) & gap[:-2] & gap[2:]
+        ax.plot(middles[alone], values[alone], color=BLUE, linestyle="none", marker="o", markersize=2.5)
+        ax.set(
+            xlim=(0, end.max() / seconds),
+            xlabel=f"Time ({unit})",
+            ylabel="Predicted valence\n(rating points)",
+        )
+        ax.set_ylim(min(low, known.min(initial=low)) - margin, max(high, known.max(initial=high)) + margin)
+        ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.grid(axis="y")
+        without = len(values) - len(known)
+        windows = f"{len(values):,} windows" if len(values) > 1 else "1 window"
+        text = windows + (f", {without:,} of them silent or clipped (gaps)" if without else "")
+        note(ax, 1, 1.04, text, ax.transAxes, ha="right")
     return figure

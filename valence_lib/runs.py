@@ -7,6 +7,7 @@ runs/<run>/
   history.csv         one row an epoch
 """
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,14 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from valence_lib.batches import Batch, in_order_of_length, load
+from valence_lib.batches import Batch, load, within_frames
 from valence_lib.errors import RunError, SettingsError
 from valence_lib.features import LogMel, Standardiser
 from valence_lib.files import write_json, written_whole
 from valence_lib.models import build_model, count_parameters
 from valence_lib.settings import FeatureSettings, TrainingSettings
 
-_CLIPS_PER_BATCH = 64
+_FRAMES_PER_BATCH = 1024  # with padding; the CNN's maps of so many take tens of MB
 # What reading a folder raises where a file is not there, cut off, of another program, or of another model.
 _DAMAGES = (OSError, ValueError, KeyError, TypeError, RuntimeError, SettingsError, SafetensorError)
 
@@ -106,12 +107,32 @@ class Run:
             speakers: who speaks in each; matters only to a run that standardises by speaker, which takes
                 each speaker's statistics from the clips given here.
         """
-        standardiser = self.standardiser
-        if standardiser.kind == "speaker":
-            standardiser = Standardiser.fit("speaker", log_mels, speakers, [False] * len(log_mels))
+        return self.fitted_to_speakers(log_mels, speakers).predict_fitted(log_mels, speakers)
+
+    def fitted_to_speakers(self, log_mels: Iterable[LogMel], speakers: Sequence[str]) -> "Run":
+        """This run with the statistics of new speakers, where it standardises by speaker; else itself.
+
+        Args:
+            log_mels: one spectrogram a clip; each is read once, and only where it is needed.
+            speakers: who speaks in each.
+
+        Raises:
+            SettingsError: a speaker has no name, or there is no clip.
+        """
+        if self.standardiser.kind != "speaker":
+            return self
+        standardiser = Standardiser.fit("speaker", log_mels, speakers, [False] * len(speakers))
+        return dataclasses.replace(self, standardiser=standardiser)
+
+    def predict_fitted(self, log_mels: Sequence[LogMel], speakers: Sequence[str]) -> NDArray[np.float64]:
+        """As `predict`, with the statistics that the run already has.
+
+        Raises:
+            SettingsError: the run standardises by speaker, and has none of one of these.
+        """
         lengths = np.array([len(frames) for frames in log_mels], dtype=np.int64)
-        batches = in_order_of_length(np.arange(len(log_mels)), lengths, _CLIPS_PER_BATCH)
-        read = load(batches, lambda row: standardiser.apply(log_mels[row], speakers[row]))
+        batches = within_frames(lengths, _FRAMES_PER_BATCH)
+        read = load(batches, lambda row: self.standardiser.apply(log_mels[row], speakers[row]))
         predictions = predict_batches(self.model, read, torch.device("cpu"))
         return np.array([predictions[row] for row in range(len(log_mels))])
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,18 @@ def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
     return np.clip(resampled.astype(np.float32, copy=False), -1.0, 1.0)
 
 
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """What goes wrong while a file is decoded becomes a ClipError."""
+    try:
+        if not path.is_file():
+            raise ClipError("unreadable", f"there is no file {path.name!r} where the corpus names one.")
+        yield
+    # A headerless format (.raw) is a TypeError, a damaged header that declares a huge file a MemoryError.
+    except (RuntimeError, OSError, TypeError, MemoryError) as error:
+        raise ClipError("unreadable", f"{path.name!r} cannot be decoded: {error}") from error
+
+
 def read_audio(path: Path, sample_rate: int) -> Waveform:
     """An audio file of any format and rate that soundfile reads, as a waveform at `sample_rate` Hz.
 
@@ -83,14 +97,35 @@ def read_audio(path: Path, sample_rate: int) -> Waveform:
     """
     import soundfile
 
-    try:
-        if not path.is_file():
-            raise ClipError("unreadable", f"there is no file {path.name!r} where the corpus names one.")
+    with _decoding(path):
         samples, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    # A headerless format (.raw) is a TypeError, a damaged header that declares a huge file a MemoryError.
-    except (RuntimeError, OSError, TypeError, MemoryError) as error:
-        raise ClipError("unreadable", f"{path.name!r} cannot be decoded: {error}") from error
     return resample(to_waveform(samples), file_rate, sample_rate)
+
+
+def read_audio_blocks(path: Path, sample_rate: int) -> Iterator[Waveform]:
+    """What `read_audio` reads, in successive blocks of about a second: for recordings of any length.
+
+    Raises:
+        ClipError: as `read_audio`, once the block is reached that cannot be used.
+    """
+    import soundfile
+    import soxr
+
+    with _decoding(path):
+        file = soundfile.SoundFile(path)
+    with file:
+        resampler = None
+        if file.samplerate != sample_rate:
+            resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
+        at_end = False
+        while not at_end:
+            with _decoding(path):
+                samples = file.read(file.samplerate, dtype="float32", always_2d=True)
+            at_end = len(samples) == 0
+            waveform = to_waveform(samples)
+            if resampler is not None:
+                waveform = np.clip(resampler.resample_chunk(waveform, last=at_end), -1.0, 1.0)
+            yield waveform
 
 
 def digest(waveform: Waveform) -> str:

@@ -1,0 +1,213 @@
+"""Predictions of many files and along recordings: equal to those of single clips, in order, in bounded memory."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from toy import FEATURES, tone
+
+from valence_lib import predicting
+from valence_lib.errors import SettingsError
+from valence_lib.features import Standardiser, log_mel
+from valence_lib.models import build_model
+from valence_lib.predicting import predict_files, predict_windows
+from valence_lib.runs import Run
+from valence_lib.settings import TrainingSettings
+
+RATE = 8000
+
+
+@pytest.fixture(scope="module", params=["CNN", "LSTM2"])
+def run(request):
+    """An untrained model, standardised by two tones."""
+    torch.manual_seed(0)
+    log_mels = [log_mel(tone(valence, 0.4, 1), FEATURES) for valence in (2, 4)]
+    standardiser = Standardiser.fit("train", log_mels, ["", ""], [True, True])
+    return Run(FEATURES, TrainingSettings(), build_model(request.param, FEATURES.n_mels).eval(), standardiser)
+
+
+def by_speaker(run):
+    nothing = np.zeros((0, FEATURES.n_mels), np.float32)
+    return dataclasses.replace(run, standardiser=Standardiser("speaker", (), nothing, nothing))
+
+
+def recording(seconds, seed=0):
+    """Tones of changing pitch and loudness, the same for the same seed."""
+    generator = np.random.default_rng(seed)
+    pieces = [
+        generator.uniform(0.1, 1) * tone(generator.uniform(1, 5), 0.25, number)
+        for number in range(round(seconds / 0.25) + 1)
+    ]
+    return np.concatenate(pieces)[: round(seconds * RATE)].astype(np.float32)
+
+
+def write(path, samples, rate=RATE):
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+    return path
+
+
+def one(path, run):
+    (prediction,) = predict_files([path], run)
+    return prediction.valence
+
+
+def test_files_come_in_order_over_many_shares_and_as_if_alone(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(predicting, "_FILES_PER_SHARE", 3)
+    monkeypatch.setattr(predicting, "_FRAMES_AT_ONCE", 40)
+    generator = np.random.default_rng(3)
+    clips = [tone(generator.uniform(1, 5), generator.uniform(0.1, 0.5), n) for n in range(20)]
+    files = [write(tmp_path / f"{n}.wav", clip) for n, clip in enumerate(clips)]
+    files.insert(7, tmp_path / "absent.wav")
+    found = list(predict_files(files, run))
+    assert [row.file for row in found] == [str(path) for path in files]
+    assert found[7].valence is None
+    assert found[7].error.reason == "unreadable"
+    expected = [run.predict([log_mel(clip, FEATURES)], [""])[0] for clip in clips]
+    assert [row.valence for row in found if row.error is None] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_folder_is_one_speaker_where_the_run_standardises_by_speaker(run, tmp_path):
+    clips = {"x": [recording(0.3, n) for n in range(3)], "y": [recording(0.4, n) for n in range(3, 6)]}
+    for name in clips:
+        (tmp_path / name).mkdir()
+    # The folders' files stand alternately.
+    places = [(name, n) for n in range(3) for name in clips]
+    files = [write(tmp_path / name / f"{n}.wav", clips[name][n]) for name, n in places]
+    found = list(predict_files(files, by_speaker(run)))
+    assert [row.file for row in found] == [str(path) for path in files]
+    for name in clips:
+        expected = by_speaker(run).predict([log_mel(clip, FEATURES) for clip in clips[name]], [name] * 3)
+        values = [row.valence for row, place in zip(found, places, strict=True) if place[0] == name]
+        assert values == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_whole_file_is_its_single_window(run, tmp_path):
+    for seconds in (2.5, 4.0):
+        path = write(tmp_path / "a.wav", recording(seconds))
+        (window,) = predict_windows([path], run, 4, 1)
+        assert (window.start_seconds, window.end_seconds) == (0, seconds)
+        assert window.valence == pytest.approx(one(path, run), abs=1e-5)
+
+
+def test_each_window_is_its_excerpt_as_a_file_of_its_own(run, tmp_path):
+    samples = recording(45.3)
+    path = write(tmp_path / "long.wav", samples)
+    found = list(predict_windows([path], run, 4, 1))
+    assert [row.start_seconds for row in found] == list(range(43))
+    assert [row.end_seconds for row in found] == pytest.approx([*range(4, 46), 45.3])
+    for number in (0, 1, 30, 31, 32, 41, 42):  # 32 and on are another share
+        excerpt = write(tmp_path / "excerpt.wav", samples[number * RATE : (number + 4) * RATE])
+        assert found[number].valence == pytest.approx(one(excerpt, run), abs=1e-5)
+    assert len({round(row.valence, 6) for row in found}) > 30  # the excerpts do differ
+
+
+def test_windows_of_a_recording_at_another_rate_are_those_of_the_whole_resampled(run, tmp_path):
+    samples = np.repeat(recording(3.0)[:, None], 2, axis=1)
+    path = write(tmp_path / "stereo.wav", samples, 11025)
+    whole = predicting.read_audio(path, RATE)
+    found = list(predict_windows([path], run, 1, 0.5))
+    assert found[-1].end_seconds == pytest.approx(whole.size / RATE)
+    for row in found:
+        samples = whole[round(row.start_seconds * RATE) : round(row.end_seconds * RATE)]
+        assert row.valence == pytest.approx(run.predict([log_mel(samples, FEATURES)], [""])[0], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "window", "hop", "expected"),
+    [
+        (1000, 400, 200, [(0, 400), (200, 600), (400, 800), (600, 1000)]),
+        (1001, 400, 200, [(0, 400), (200, 600), (400, 800), (600, 1000), (800, 1001)]),
+        (1000, 400, 400, [(0, 400), (400, 800), (800, 1000)]),
+        (899, 400, 400, [(0, 400), (400, 800)]),  # the rest holds less than 100
+        (900, 400, 400, [(0, 400), (400, 800), (800, 900)]),
+        (1500, 400, 700, [(0, 400), (700, 1100), (1400, 1500)]),
+        (1399, 400, 700, [(0, 400), (700, 1100)]),
+        (400, 400, 1, [(0, 400)]),
+        (50, 400, 200, [(0, 50)]),
+        (0, 400, 200, [(0, 0)]),
+    ],
+)
+@pytest.mark.parametrize("block", [1, 37, 100, 5000])
+def test_windows_follow_at_the_hop_whatever_the_blocks(n_samples, window, hop, expected, block):
+    samples = np.arange(n_samples, dtype=np.float32)
+    blocks = (samples[at : at + block] for at in range(0, n_samples, block))
+    found = []
+    for stretch in predicting._cut_stretches(blocks, window, hop, 100, 900):
+        for (begin, end), cut in zip(stretch.windows, stretch.cut(), strict=True):
+            found.append((stretch.start + begin, stretch.start + end))
+            np.testing.assert_array_equal(cut, samples[slice(*found[-1])])
+    assert found == expected
+
+
+def test_silence_has_no_valence_and_a_recording_too_short_one_row(run, tmp_path):
+    samples = np.concatenate([recording(2), np.zeros(2 * RATE, np.float32), recording(2, 1)])
+    silent, short = write(tmp_path / "pause.wav", samples), write(tmp_path / "short.wav", samples[:100])
+    found = list(predict_windows([silent, short], run, 2, 2))
+    assert [row.valence is None for row in found] == [False, True, False, True]
+    assert [row.error and row.error.reason for row in found] == [None, None, None, "too short"]
+
+
+def test_a_recording_is_one_speaker_where_the_run_standardises_by_speaker(run, tmp_path):
+    samples = recording(6)
+    found = list(predict_windows([write(tmp_path / "a.wav", samples)], by_speaker(run), 2, 1))
+    log_mels = [log_mel(samples[n * RATE : (n + 2) * RATE], FEATURES) for n in range(5)]
+    expected = by_speaker(run).predict(log_mels, ["a"] * 5)
+    assert [row.valence for row in found] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("minutes", [2, 6])
+def test_samples_held_at_once_do_not_grow_with_the_recording(run, tmp_path, monkeypatch, minutes):
+    """Counts the samples that were read and are not yet predicted."""
+    path = tmp_path / "long.wav"
+    samples = recording(10)
+    with soundfile.SoundFile(path, "w", RATE, 1) as file:
+        for _ in range(6 * minutes):
+            file.write(samples)
+    read, done, ahead = 0, 0.0, []
+    read_audio_blocks = predicting.read_audio_blocks
+
+    def counted(path, sample_rate):
+        nonlocal read
+        for block in read_audio_blocks(path, sample_rate):
+            assert len(block) <= RATE
+            read += len(block)
+            ahead.append(read - done)
+            yield block
+
+    monkeypatch.setattr(predicting, "read_audio_blocks", counted)
+    for row in predict_windows([path], run, 4, 1):
+        done = row.end_seconds * RATE
+    assert done == read == 60 * minutes * RATE
+    # Two workers' stretches of 35 s, one that waits, one that is being cut, and a block.
+    assert max(ahead) <= (4 * 35 + 1) * RATE
+
+
+def test_the_number_of_cores_changes_nothing(run, tmp_path, monkeypatch):
+    path = write(tmp_path / "a.wav", recording(40))
+    files = [write(tmp_path / f"{n}.wav", recording(0.5, n)) for n in range(5)]
+    monkeypatch.setattr(predicting, "_FILES_PER_SHARE", 2)
+    found = []
+    for cores in (1, 4):
+        monkeypatch.setattr(predicting.os, "cpu_count", lambda cores=cores: cores)
+        found.append([*predict_windows([path], run, 4, 1), *predict_files(files, run)])
+    assert found[0] == found[1]
+
+
+def test_threads_of_torch_are_as_before_also_where_the_caller_stops_early(run, tmp_path):
+    before = torch.get_num_threads()
+    rows = predict_windows([write(tmp_path / "a.wav", recording(40))], run, 1, 0.1)
+    next(rows)
+    rows.close()
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("window", "hop"), [(0.0319, 1), (-4, 1), (float("inf"), 1), (4, 0), (4, 1e-5), (4, float("nan"))]
+)
+def test_windows_without_a_frame_and_hops_without_a_sample_are_refused(run, window, hop):
+    with pytest.raises(
+        SettingsError, match=r"cannot be used: expected at least a (frame|sample), which lasts"
+    ):
+        predict_windows([], run, window, hop)

@@ -1,0 +1,370 @@
+"""Files in, predictions out: many short clips, or one valence curve along a long recording.
+
+Worker threads take shares of the work along the whole road, from reading to the model: decoding, the
+transform and the model's layers let other threads run meanwhile. A worker holds one share, whatever the
+number of files or the length of a recording, and shares are cut the same way on every machine, so that
+the number of cores changes no prediction.
+"""
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from valence_lib.corpora import course_waveform
+from valence_lib.errors import ClipError, RunError, SettingsError
+from valence_lib.features import LogMel, log_mel
+from valence_lib.pickles import read_course_pickle
+from valence_lib.runs import Run
+from valence_lib.waveforms import Waveform, check_waveform, read_audio, read_audio_blocks
+
+AUDIO_SUFFIXES = {".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"}
+PICKLE_SUFFIXES = {".pkl", ".pickle"}
+
+_FILES_PER_SHARE = 128  # enough that a batch finds clips of like length
+_FRAMES_AT_ONCE = 16_384  # of spectrograms that a worker holds before it predicts: 8 MB
+_WINDOWS_PER_SHARE = 32
+_SECONDS_PER_SHARE = 60  # where windows lie far apart, a share has fewer of them
+_WINDOW_WORKERS = 1  # beside the caller, who reads; each holds the CNN's maps of a batch, about 90 MB
+
+Taken = TypeVar("Taken")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The valence of one clip or one window.
+
+    Args:
+        file: the path as given, followed by #position for a clip of a pickle that holds several.
+        valence: in rating points; None where nothing can be predicted.
+        error: why a clip or a recording cannot be used.
+        start_seconds, end_seconds: of the window within its recording.
+    """
+
+    file: str
+    valence: float | None
+    error: ClipError | None = None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+
+def list_files(given: Sequence[Path]) -> list[Path]:
+    """The files as given, folders replaced by the audio files and pickles below them, in order of name.
+
+    Raises:
+        RunError: a folder holds none.
+    """
+    listed: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            listed.append(path)
+            continue
+        known = AUDIO_SUFFIXES | PICKLE_SUFFIXES
+        below = sorted(file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
+        if not below:
+            raise RunError(
+                f"the folder {str(path)!r} holds no audio file and no pickle; expected {', '.join(sorted(known))}."
+            )
+        listed += below
+    return listed
+
+
+def predict_files(files: Sequence[Path], run: Run) -> Iterator[Prediction]:
+    """The valence of each clip, in the order of the files; one that cannot be used carries its error.
+
+    A run that standardises by speaker takes each folder for a speaker, whose statistics come from all
+    of the folder's clips given here; their spectrograms are then held together.
+
+    Args:
+        files: audio files and course pickles.
+        run: what predicts.
+    """
+    if run.standardiser.kind != "speaker":
+        shares = (files[at : at + _FILES_PER_SHARE] for at in range(0, len(files), _FILES_PER_SHARE))
+        predict_share = partial(_predict_share, run=run, most_frames=_FRAMES_AT_ONCE)
+        for of_share in _in_parallel(predict_share, shares, _cores()):
+            for of_clips in of_share:
+                yield from of_clips
+        return
+    order = sorted(range(len(files)), key=lambda place: str(files[place].parent))
+    folders = [list(places) for _, places in groupby(order, lambda place: files[place].parent)]
+    predict_folder = partial(_predict_share, run=run, most_frames=math.inf)
+    of_file: dict[int, list[Prediction]] = {}
+    by_folder = _in_parallel(
+        predict_folder, ([files[place] for place in places] for places in folders), _cores()
+    )
+    for places, found in zip(folders, by_folder, strict=True):
+        of_file.update(zip(places, found, strict=True))
+    for place in range(len(files)):
+        yield from of_file[place]
+
+
+def predict_windows(
+    files: Sequence[Path], run: Run, window_seconds: float, hop_seconds: float = 1.0
+) -> Iterator[Prediction]:
+    """A valence curve along each recording: the predictions of windows that slide over it.
+
+    Each window is predicted as a clip of its own. The first starts with the recording, the others
+    follow at the hop, and the last is the first that reaches the recording's end; it may be shorter, and is
+    left out where it holds less than a frame. A window that `check_waveform` refuses, such as a silent
+    one, has no valence. A recording that cannot be used has one row with its error, after the
+    windows before a damage in it. A run that standardises by speaker takes its statistics from all
+    windows of the recording, which is then read twice more.
+
+    Args:
+        files: audio files, read in blocks, and course pickles.
+        run: what predicts.
+        window_seconds: how long a window is.
+        hop_seconds: from one window's start to the next one's.
+
+    Raises:
+        SettingsError: a window holds less than a frame, or the hop less than a sample.
+    """
+    rate = run.features.sample_rate
+    frame_seconds = run.features.n_fft / rate
+    if not (math.isfinite(window_seconds) and round(window_seconds * rate) >= run.features.n_fft):
+        raise SettingsError(
+            f"window={window_seconds:g} s cannot be used: expected at least a frame, which "
+            f"lasts {frame_seconds:g} s in this run. Give longer windows, such as 4 s."
+        )
+    if not (math.isfinite(hop_seconds) and round(hop_seconds * rate) >= 1):
+        raise SettingsError(
+            f"hop={hop_seconds:g} s cannot be used: expected at least a sample, which "
+            f"lasts {1 / rate:g} s in this run. Give the seconds from one window to the next, such as 1."
+        )
+    window, hop = round(window_seconds * rate), round(hop_seconds * rate)
+    return (row for path in files for row in _curves_of_file(path, run, window, hop))
+
+
+# ---------------------------------------------------------------------------------------------------
+# Work side by side
+# ---------------------------------------------------------------------------------------------------
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _executor(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """So many threads, in each of which torch computes on that thread alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # holds for threads that start from now on
+    executor = ThreadPoolExecutor(workers)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+
+
+def _in_parallel(make: Callable[[Taken], Made], items: Iterable[Taken], workers: int) -> Iterator[Made]:
+    """`make` of each item, in order, by worker threads that are never far ahead of the caller."""
+    with _executor(workers) as executor:
+        ahead: deque[Future[Made]] = deque()
+        for item in items:
+            ahead.append(executor.submit(make, item))
+            if len(ahead) > workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+# ---------------------------------------------------------------------------------------------------
+# Short files
+# ---------------------------------------------------------------------------------------------------
+
+
+def _clips_in(path: Path, sample_rate: int) -> Iterator[tuple[str, Callable[[], Waveform]]]:
+    """Each clip of a file: how it is called, and what reads it or raises ClipError. A pickle may hold many."""
+    if path.suffix.lower() not in PICKLE_SUFFIXES:
+        yield str(path), partial(read_audio, path, sample_rate)
+        return
+    try:
+        content = read_course_pickle(path)
+    except ClipError:
+        yield str(path), lambda: course_waveform(read_course_pickle(path)[0], sample_rate)
+        return
+    for position, clip in enumerate(content):
+        name = str(path) if len(content) == 1 else f"{path}#{position}"
+        yield name, partial(course_waveform, clip, sample_rate)
+
+
+def _predict_share(files: Sequence[Path], run: Run, most_frames: float) -> list[list[Prediction]]:
+    """The predictions of each file's clips; no more spectrograms are held than so many frames and a clip."""
+    found: list[list[Prediction]] = []
+    waiting: list[tuple[list[Prediction], int, str, LogMel]] = []
+    n_frames = 0
+
+    def predict_waiting() -> None:
+        if waiting:
+            values = run.predict([entry[-1] for entry in waiting], [entry[-2] for entry in waiting])
+            for (of_file, place, _, _), value in zip(waiting, values.tolist(), strict=True):
+                of_file[place] = Prediction(of_file[place].file, value)
+            waiting.clear()
+
+    for path in files:
+        of_file: list[Prediction] = []
+        found.append(of_file)
+        for name, read in _clips_in(path, run.features.sample_rate):
+            try:
+                waveform = read()
+                check_waveform(waveform, run.features.n_fft)
+            except ClipError as error:
+                of_file.append(Prediction(name, None, error))
+                continue
+            waiting.append((of_file, len(of_file), str(path.parent), log_mel(waveform, run.features)))
+            of_file.append(Prediction(name, None))
+            n_frames += len(waiting[-1][-1])
+            if n_frames >= most_frames:
+                predict_waiting()
+                n_frames = 0
+    predict_waiting()
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------
+# Long recordings
+# ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Successive windows of a recording, and the samples that they share.
+
+    Args:
+        start: of the samples within the recording.
+        samples [shape=(n_samples,)]
+        windows: where each begins and ends among the samples.
+    """
+
+    start: int
+    samples: Waveform
+    windows: list[tuple[int, int]]
+
+    def cut(self) -> Iterator[Waveform]:
+        """The windows one by one."""
+        return (self.samples[begin:end] for begin, end in self.windows)
+
+
+def _cut_stretches(
+    blocks: Iterable[Waveform], window: int, hop: int, least: int, most_samples: int
+) -> Iterator[_Stretch]:
+    """The windows of a recording that comes in blocks; all that is held is one stretch and one block.
+
+    Args:
+        blocks: successive samples.
+        window, hop: samples.
+        least: samples without which the last window is left out; a recording's first window never is.
+        most_samples: of a stretch, unless a single window has more.
+    """
+    many = min(_WINDOWS_PER_SHARE, 1 + max(0, most_samples - window) // hop)
+    windows = [(number * hop, number * hop + window) for number in range(many)]
+    start, held = 0, np.zeros(0, np.float32)  # where the next window begins, and the samples from there on
+    to_skip = 0  # samples between two windows, where the hop is longer than the window
+    for block in blocks:
+        held = np.concatenate([held, block[to_skip:]])
+        to_skip = max(0, to_skip - len(block))
+        while len(held) >= windows[-1][1]:
+            yield _Stretch(start, held[: windows[-1][1]], windows)
+            start += many * hop
+            to_skip = max(0, many * hop - len(held))
+            held = held[many * hop :]
+    rest = []
+    begin = 0
+    # The window before has not reached the end while samples follow it: those beyond `window - hop`.
+    while start + begin == 0 or len(held) - begin > max(0, window - hop):
+        end = min(begin + window, len(held))
+        if end - begin >= least or start + begin == 0:
+            rest.append((begin, end))
+        begin += hop
+    if rest:
+        yield _Stretch(start, held, rest)
+
+
+def _stretches_of(
+    read: Callable[[], Iterable[Waveform]], run: Run, window: int, hop: int
+) -> Iterator[_Stretch]:
+    least, most = run.features.n_fft, _SECONDS_PER_SHARE * run.features.sample_rate
+    return _cut_stretches(read(), window, hop, least, most)
+
+
+def _curves_of_file(path: Path, run: Run, window: int, hop: int) -> Iterator[Prediction]:
+    rate = run.features.sample_rate
+    if path.suffix.lower() not in PICKLE_SUFFIXES:
+        yield from _curve(str(path), partial(read_audio_blocks, path, rate), run, window, hop)
+        return
+    for name, read in _clips_in(path, rate):
+        yield from _curve(name, partial(_as_one_block, read), run, window, hop)
+
+
+def _as_one_block(read: Callable[[], Waveform]) -> Iterator[Waveform]:
+    yield read()
+
+
+def _curve(
+    name: str, read: Callable[[], Iterable[Waveform]], run: Run, window: int, hop: int
+) -> Iterator[Prediction]:
+    """A recording's windows; `read` starts to read it from its beginning."""
+    try:
+        fitted = _fitted_to_recording(name, read, run, window, hop)
+        predict = partial(_predict_stretch, name=name, run=fitted)
+        for predictions in _in_parallel(predict, _stretches_of(read, run, window, hop), _WINDOW_WORKERS):
+            yield from predictions
+    except ClipError as error:
+        yield Prediction(name, None, error)
+
+
+def _fitted_to_recording(
+    name: str, read: Callable[[], Iterable[Waveform]], run: Run, window: int, hop: int
+) -> Run:
+    """The run with the statistics of this recording, taken for one speaker's; only where it asks for any."""
+    if run.standardiser.kind != "speaker":
+        return run
+
+    def usable() -> Iterator[Waveform]:
+        for stretch in _stretches_of(read, run, window, hop):
+            yield from (samples for samples in stretch.cut() if not _refusal(samples, run))
+
+    count = sum(1 for _ in usable())
+    if not count:
+        return run
+    log_mels = (log_mel(samples, run.features) for samples in usable())
+    return run.fitted_to_speakers(log_mels, [name] * count)
+
+
+def _predict_stretch(stretch: _Stretch, name: str, run: Run) -> list[Prediction]:
+    rate = run.features.sample_rate
+    # What holds less than a frame is a whole recording, since no other window is let through.
+    if stretch.windows[0][1] < run.features.n_fft:
+        check_waveform(stretch.samples, run.features.n_fft)
+    log_mels = {
+        place: log_mel(samples, run.features)
+        for place, samples in enumerate(stretch.cut())
+        if not _refusal(samples, run)
+    }
+    values = run.predict_fitted(list(log_mels.values()), [name] * len(log_mels))
+    of_place = dict(zip(log_mels, values.tolist(), strict=True))
+    times = [((stretch.start + begin) / rate, (stretch.start + end) / rate) for begin, end in stretch.windows]
+    return [
+        Prediction(name, of_place.get(place), None, start, end) for place, (start, end) in enumerate(times)
+    ]
+
+
+def _refusal(samples: Waveform, run: Run) -> ClipError | None:
+    try:
+        check_waveform(samples, run.features.n_fft)
+    except ClipError as error:
+        return error
+    return None
