@@ -486,3 +486,16 @@ def test_scores_of_a_row_are_of_its_part_by_clip_id():
     assert rows[4]["against_mean"]["verdict"] == "better"
     assert rows[5]["against_mean"]["verdict"] == "worse"
     assert rows[4]["against_mean"]["difference"] == pytest.approx(row["mse"] - rows[3]["mse"])
+
+
+def test_a_label_that_speakers_have_but_one_of_is_judged_over_speakers():
+    """Speakers differ, sexes do not: over clips, the sexes would seem to differ far too often."""
+    alarms = 0
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        speaker = np.repeat(np.arange(10), 20)
+        errors = generator.normal(0, 0.4, 10)[speaker] + generator.normal(0, 0.6, 200)
+        clips = pd.DataFrame({"id": np.arange(200).astype(str), "speaker": [f"s{n}" for n in speaker]})
+        clips = clips.assign(sex=np.where(speaker % 2, "F", "M"), truth=3.0, prediction=3.0 + errors)
+        alarms += errors_by_group(clips, "sex")[1] < 0.05
+    assert alarms <= 11  # 5 expected; 99 % of the time at most 11

@@ -228,19 +228,37 @@ def errors_by_group(predictions: pd.DataFrame, column: str) -> tuple[pd.DataFram
     columns = ["group", "n", "mse", "low", "high", "bias"]
     table = pd.DataFrame(rows, columns=columns).sort_values("mse", ascending=False, ignore_index=True)
     squared_error = ((predictions["prediction"] - predictions["truth"]) ** 2).to_numpy()
-    return table, _chance_of_spread(squared_error, predictions[column].to_numpy(dtype=str))
+    speakers, labels = predictions["speaker"].to_numpy(dtype=str), predictions[column].to_numpy(dtype=str)
+    return table, _chance_of_spread(squared_error, labels, speakers)
 
 
-def _chance_of_spread(values: Array, groups: NDArray[np.str_]) -> float:
-    _, group = np.unique(groups, return_inverse=True)
+def _chance_of_spread(values: Array, labels: NDArray[np.str_], speakers: NDArray[np.str_]) -> float:
+    """The share of permutations in which the groups' means spread at least as far, weighted by their clips.
+
+    Clips of one speaker err alike. A label that each speaker has but one of (sex, say) is therefore
+    permuted over whole speakers; one that varies within speakers, or names them, over clips.
+    """
+    _, group = np.unique(labels, return_inverse=True)
     if len(values) == 0 or group.max() == 0:
         return 1.0
-    sizes = np.bincount(group)
+    _, first, speaker = np.unique(speakers, return_index=True, return_inverse=True)
+    label_of_speaker = group[first]
+    one_a_speaker = (speakers != "").all() and (label_of_speaker[speaker] == group).all()
+    if one_a_speaker and len(first) > group.max() + 1:
+        unit, label_of_unit = speaker, label_of_speaker
+    else:
+        unit, label_of_unit = np.arange(len(values)), group
     generator = np.random.default_rng(0)
-    orders = [group] + [generator.permutation(group) for _ in range(_PERMUTATIONS)]
-    # With fixed sizes and a fixed grand mean, the weighted variance of the means rises with this sum.
-    spreads = np.array([(np.bincount(order, values) ** 2 / sizes).sum() for order in orders])
+    orders = [label_of_unit] + [generator.permutation(label_of_unit) for _ in range(_PERMUTATIONS)]
+    deviations = values - values.mean()
+    spreads = np.array([_between(deviations, order[unit]) for order in orders])
     return float((spreads >= spreads[0] * (1 - 1e-12)).mean())
+
+
+def _between(deviations: Array, group: NDArray[np.int64]) -> float:
+    """The sum of squares between groups, of values whose mean is 0."""
+    sizes = np.bincount(group)
+    return float((np.bincount(group, deviations) ** 2 / np.maximum(sizes, 1)).sum())
 
 
 def errors_at_extremes(predictions: pd.DataFrame) -> dict[str, dict[str, float]]:
