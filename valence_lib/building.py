@@ -77,14 +77,14 @@ def default_name(corpus: str) -> str:
     Raises:
         RunError: a report of that name is on another corpus.
     """
-    path = Path(corpus).expanduser().resolve()
-    stem = {".csv": path.parent.name, ".pkl": path.stem, ".pickle": path.stem}.get(path.suffix, path.name)
+    from valence_lib.corpora import folder_of
+
+    path = folder_of(corpus).resolve()
+    stem = path.stem if path.suffix in (".pkl", ".pickle") else path.name
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "report"
-    name = "demo" if corpus == "demo" else name
     earlier = project_root() / "reports" / name / "request.json"
-    if earlier.is_file() and json.loads(earlier.read_text(encoding="utf-8"))[
-        "corpus"
-    ] != _seen_from_notebooks(corpus):
+    before = json.loads(earlier.read_text(encoding="utf-8"))["corpus"] if earlier.is_file() else None
+    if before not in (None, _seen_from_notebooks(corpus)):
         raise RunError(
             f"reports/{name} is on another corpus than {corpus!r}; give this report a NAME of its own."
         )

@@ -186,6 +186,10 @@ def _in_parallel(make: Callable[[Taken], Made], items: Iterable[Taken], workers:
 # ---------------------------------------------------------------------------------------------------
 
 
+def _refuse(error: ClipError) -> Waveform:
+    raise error
+
+
 def _clips_in(path: Path, sample_rate: int) -> Iterator[tuple[str, Callable[[], Waveform]]]:
     """Each clip of a file: how it is called, and what reads it or raises ClipError. A pickle may hold many."""
     if path.suffix.lower() not in PICKLE_SUFFIXES:
@@ -193,8 +197,8 @@ def _clips_in(path: Path, sample_rate: int) -> Iterator[tuple[str, Callable[[], 
         return
     try:
         content = read_course_pickle(path)
-    except ClipError:
-        yield str(path), lambda: course_waveform(read_course_pickle(path)[0], sample_rate)
+    except ClipError as error:
+        yield str(path), partial(_refuse, error)
         return
     for position, clip in enumerate(content):
         name = str(path) if len(content) == 1 else f"{path}#{position}"

@@ -42,7 +42,10 @@ NUMBER_COLUMNS = {
     "prediction",
     "seed",
     "epoch",
-} | {"learning_rate", "training_mse", "validation_mse"}
+    "learning_rate",
+    "training_mse",
+    "validation_mse",
+}
 MOST_GROUPS = 40
 FEATURES_FOLDER = ".features"  # beside the reports, which share it
 
