@@ -10,8 +10,30 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "valence_lib"
 # A module imports only from modules before it. A new module gets its place here.
 ORDER = [
-    *("errors", "settings", "files", "pickles", "waveforms", "corpora", "features", "store", "inspection"),
-    *("splits", "batches", "pooling", "models", "runs", "predicting", "training", "metrics", "evaluation"),
+    *(
+        "errors",
+        "settings",
+        "files",
+        "pickles",
+        "waveforms",
+        "corpora",
+        "mel_power",
+        "features",
+        "store",
+        "inspection",
+    ),
+    *(
+        "splits",
+        "batches",
+        "pooling",
+        "recurrence",
+        "models",
+        "runs",
+        "predicting",
+        "training",
+        "metrics",
+        "evaluation",
+    ),
     *("figures", "architecture"),
     *("tables", "report", "sentences", "rendering", "exploring", "notebooks", "building"),
     "__main__",
@@ -118,5 +140,5 @@ def test_the_front_door_imports_nothing_heavy(module):
 
 def test_only_models_and_their_users_need_torch():
     assert {path.stem for path in FILES if any(name.split(".")[0] == "torch" for name in _imported(path))} <= {
-        "batches", "pooling", "models", "runs", "predicting", "training", "architecture",
+        "batches", "pooling", "recurrence", "models", "runs", "predicting", "training", "architecture",
     }  # fmt: skip

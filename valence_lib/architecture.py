@@ -180,7 +180,8 @@ def _detail(module: torch.nn.Module) -> str:
         case nn.RNNBase():
             directions = ", both directions" if module.bidirectional else ""
             layers = f", {module.num_layers} layers" if module.num_layers > 1 else ""
-            return f"{module.input_size} → {module.hidden_size} units{directions}{layers}"
+            dropout = f", dropout {module.dropout:g}" if module.dropout else ""
+            return f"{module.input_size} → {module.hidden_size} units{directions}{layers}{dropout}"
         case nn.Conv1d() | nn.Conv2d():
             stride = f", stride {by(module.stride)}" if set(module.stride) != {1} else ""
             return f"{module.in_channels} → {module.out_channels} channels, kernel {by(module.kernel_size)}{stride}"
@@ -216,7 +217,7 @@ def architecture_alt_text(model: torch.nn.Module, n_mels: int) -> str:
 _COLUMN, _BOX = 3.75, 3.35  # inches: a column of boxes with its margins, a box
 _ARROW, _LINE = 0.34, 0.165  # inches: an arrow, a line of text
 _MOST_BOXES = 8  # in one column; a longer chain is drawn in two
-_TINTS = {"LSTM": "#CFE3F1", "GRU": "#CFE3F1", "Recurrent": "#CFE3F1", "Conv": "#FBE3C0", "Linear": "#CDEBE0"}
+_TINTS = {"LSTM": "#CFE3F1", "GRU": "#CFE3F1", "Conv": "#FBE3C0", "Linear": "#CDEBE0"}
 
 
 def plot_architecture(model: torch.nn.Module, n_mels: int) -> Figure:

@@ -6,10 +6,10 @@ from functools import lru_cache
 
 import numpy as np
 import scipy.fft
-import scipy.sparse
 from numpy.typing import NDArray
 
 from valence_lib.errors import SettingsError
+from valence_lib.mel_power import Bands, mel_power
 from valence_lib.settings import FeatureSettings
 from valence_lib.waveforms import Waveform
 
@@ -18,7 +18,7 @@ LogMel = NDArray[np.float32]
 _SMALLEST_POWER = 1e-10  # librosa's amin: -100 dB
 _SMALLEST_DEVIATION = 1e-2  # dB; a band that varies less than this (digital silence) is left near 0
 
-_FRAMES_PER_BLOCK = 64  # transformed at a time: a block's arrays stay in the second-level cache
+_FRAMES_PER_BLOCK = 32  # transformed at a time: a block's arrays stay in the second-level cache
 _FRAMES_PER_GROUP = 2048  # clips are laid end to end up to about this many frames: some 6 MB
 
 # A transform in single precision leaves the same noise in every bin, in proportion to the frame's power.
@@ -52,11 +52,8 @@ def mel_filters(settings: FeatureSettings) -> NDArray[np.float64]:
     return np.maximum(0, np.minimum(rise, fall)) * (2 / (edges[2:] - edges[:-2]))
 
 
-class _MelPower:
+class _Precision:
     """Frames -> mel power, in one precision, through arrays that are used again for each block.
-
-    A frame's result does not depend on the frames around it, to the last bit (which a dense product
-    would not promise): a clip has the same features alone and among others.
 
     Args:
         settings: of the features.
@@ -64,52 +61,120 @@ class _MelPower:
     """
 
     def __init__(self, settings: FeatureSettings, precision: str):
-        n_fft = settings.n_fft
-        self._window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(precision)
-        self._filters = _sparse_filters(settings, precision)
-        self._frames = np.empty((_FRAMES_PER_BLOCK, n_fft), precision)
-        self._power = np.empty((_FRAMES_PER_BLOCK, 1 + n_fft // 2), precision)
-        self._imaginary = np.empty_like(self._power)
+        self._window, self._bands = _window_and_bands(settings, precision)
+        self._windowed = np.empty((_FRAMES_PER_BLOCK, settings.n_fft), precision)
 
-    def __call__(
-        self, frames: NDArray[np.float32], mel_power: NDArray[np.float32], mean_power: NDArray[np.float32]
+    def mel_power(
+        self, frames: NDArray[np.float32], mel: NDArray[np.float32], mean: NDArray[np.float32]
     ) -> None:
         """Fill in the mel power and the mean power a bin of these frames.
 
+        A frame's result does not depend on the frames around it, to the last bit: a clip has the same
+        features alone and among others.
+
         Args:
             frames [shape=(n, n_fft)]: samples; may be a view in which frames overlap. Not changed.
-            mel_power [shape=(n_mels, n)]: filled.
-            mean_power [shape=(n,)]: filled.
+            mel [shape=(n, n_mels)]: filled.
+            mean [shape=(n,)]: filled.
         """
         for start in range(0, len(frames), _FRAMES_PER_BLOCK):
-            block = slice(start, min(start + _FRAMES_PER_BLOCK, len(frames)))
-            used = slice(0, block.stop - start)
-            windowed, power, imaginary = self._frames[used], self._power[used], self._imaginary[used]
-            np.multiply(frames[block], self._window, out=windowed)
-            spectrum = scipy.fft.rfft(windowed, axis=1, overwrite_x=True)
-            np.multiply(spectrum.real, spectrum.real, out=power)
-            np.multiply(spectrum.imag, spectrum.imag, out=imaginary)
-            power += imaginary
-            mean_power[block] = power.mean(axis=1)
-            mel_power[:, block] = self._filters @ power.T
+            block = frames[start : start + _FRAMES_PER_BLOCK]
+            windowed = np.multiply(block, self._window, out=self._windowed[: len(block)])
+            spectra = scipy.fft.rfft(windowed, axis=1, overwrite_x=True)
+            own = slice(start, start + len(block))
+            mel_power(spectra.view(windowed.dtype), *self._bands, mel[own], mean[own])
 
 
 @lru_cache(maxsize=4)
-def _sparse_filters(settings: FeatureSettings, precision: str) -> scipy.sparse.csr_array:
-    return scipy.sparse.csr_array(mel_filters(settings).astype(precision))
+def _window_and_bands(settings: FeatureSettings, precision: str) -> tuple[NDArray[np.floating], Bands]:
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(settings.n_fft) / settings.n_fft)
+    return window.astype(precision), Bands.of(mel_filters(settings).astype(precision))
 
 
 @lru_cache(maxsize=4)
-def _power_of_one_bin(settings: FeatureSettings) -> NDArray[np.float32]:
-    """What mel power comes to for one bin of power 1 in each band, weighted as the band weights its bins.
+def _to_one_bin(settings: FeatureSettings) -> NDArray[np.float32]:
+    """What brings a band's mel power to that of one bin, weighted as the band weights its bins.
 
     [shape=(n_mels,)]; 1 for a band that is too narrow to hold a bin.
     """
     filters = mel_filters(settings)
-    total = filters.sum(axis=1)
-    return np.divide((filters**2).sum(axis=1), total, out=np.ones(len(total)), where=total > 0).astype(
-        np.float32
-    )
+    total, squares = filters.sum(axis=1), (filters**2).sum(axis=1)
+    return np.divide(total, squares, out=np.ones(len(total)), where=total > 0).astype(np.float32)
+
+
+class _FrontEnd:
+    """Waveforms -> log-mels, some clips at a time, through arrays that are used again for each group."""
+
+    def __init__(self, settings: FeatureSettings):
+        self._settings = settings
+        self._single, self._double = _Precision(settings, "float32"), _Precision(settings, "float64")
+        self._samples = np.empty(0, np.float32)
+        self._to_one_bin = _to_one_bin(settings)
+
+    def log_mels(self, waveforms: list[Waveform]) -> Iterator[LogMel]:
+        """The spectrogram of each clip."""
+        settings = self._settings
+        # The clips lie end to end, half a frame of zeros around each, every one starting on a multiple of
+        # hop_length: so the frames of all are one view of the samples, and nothing is copied until the
+        # window is applied. The one or two frames between clips are computed and left unused.
+        hop, padding = settings.hop_length, settings.n_fft // 2
+        ends = np.cumsum([-(-(len(waveform) + padding) // hop) for waveform in waveforms]).tolist()
+        clips = [
+            slice(start, start + settings.frames(len(waveform)))
+            for start, waveform in zip([0, *ends], waveforms, strict=False)
+        ]
+        frames = self._laid_out(waveforms, [hop * clip.start + padding for clip in clips], ends[-1])
+        mel = np.empty((len(frames), settings.n_mels), np.float32)
+        mean = np.empty(len(frames), np.float32)
+        self._single.mel_power(frames, mel, mean)
+        self._make_precise(frames, mel, mean, clips)
+
+        # The natural logarithm, because numpy computes it in vector registers on more machines than log10.
+        decibels = np.maximum(mel, _SMALLEST_POWER, out=mel)
+        np.log(decibels, out=decibels)
+        decibels *= 10 / np.log(10)
+        for clip in clips:
+            own = decibels[clip]
+            yield np.maximum(own, own.max() - settings.top_db)
+
+    def _laid_out(self, waveforms: list[Waveform], places: list[int], n_frames: int) -> NDArray[np.float32]:
+        """The waveforms at their places among zeros, as overlapping frames [shape=(n_frames, n_fft)]."""
+        settings = self._settings
+        needed = settings.hop_length * n_frames + settings.n_fft
+        if len(self._samples) < needed:
+            self._samples = np.empty(needed, np.float32)
+        samples, end = self._samples[:needed], 0
+        for waveform, place in zip(waveforms, places, strict=True):
+            samples[end:place] = 0
+            end = place + len(waveform)
+            samples[place:end] = waveform
+        samples[end:] = 0
+        return np.lib.stride_tricks.sliding_window_view(samples, settings.n_fft)[:: settings.hop_length][
+            :n_frames
+        ]
+
+    def _make_precise(
+        self,
+        frames: NDArray[np.float32],
+        mel: NDArray[np.float32],
+        mean: NDArray[np.float32],
+        clips: list[slice],
+    ) -> None:
+        """Compute the frames again in double precision that single precision may not get right."""
+        cut_off = 10 ** (-self._settings.top_db / 10)
+        imprecise = []
+        for clip in clips:
+            own = mel[clip]
+            # What is cut off needs no precision.
+            heard = np.maximum(own, max(_SMALLEST_POWER, own.max() * cut_off))
+            heard *= self._to_one_bin
+            weak = heard.min(axis=1) < _SINGLE_PRECISION_SUFFICES * mean[clip]
+            imprecise.append(clip.start + np.flatnonzero(weak))
+        again = np.concatenate(imprecise)
+        if len(again):
+            precise = np.empty((len(again), mel.shape[1]), np.float32)
+            self._double.mel_power(frames[again], precise, mean[: len(again)])
+            mel[again] = precise
 
 
 def log_mel(waveform: Waveform, settings: FeatureSettings) -> LogMel:
@@ -137,58 +202,17 @@ def log_mels(waveforms: Iterable[Waveform], settings: FeatureSettings) -> Iterat
     Yields:
         Each clip's spectrogram [shape=(frames, n_mels), dtype=float32], in order.
     """
-    single, double = _MelPower(settings, "float32"), _MelPower(settings, "float64")
+    front_end = _FrontEnd(settings)
     group: list[Waveform] = []
     n_frames = 0
     for waveform in waveforms:
         group.append(waveform)
         n_frames += settings.frames(len(waveform))
         if n_frames >= _FRAMES_PER_GROUP:
-            yield from _log_mels_of_group(group, settings, single, double)
+            yield from front_end.log_mels(group)
             group, n_frames = [], 0
     if group:
-        yield from _log_mels_of_group(group, settings, single, double)
-
-
-def _log_mels_of_group(
-    waveforms: list[Waveform], settings: FeatureSettings, single: _MelPower, double: _MelPower
-) -> Iterator[LogMel]:
-    # The clips lie end to end, half a frame of zeros around each, every one starting on a multiple of
-    # hop_length: so the frames of all are one view of the samples, and nothing is copied until the window
-    # is applied. The one or two frames between clips are computed and left unused.
-    hop, padding = settings.hop_length, settings.n_fft // 2
-    starts = np.cumsum([0] + [-(-(len(waveform) + padding) // hop) for waveform in waveforms])
-    samples = np.zeros(hop * starts[-1] + settings.n_fft, np.float32)
-    for start, waveform in zip(starts, waveforms, strict=False):
-        samples[hop * start + padding :][: len(waveform)] = waveform
-    frames = np.lib.stride_tricks.sliding_window_view(samples, settings.n_fft)[::hop][: starts[-1]]
-
-    mel_power = np.empty((settings.n_mels, len(frames)), np.float32)
-    mean_power = np.empty(len(frames), np.float32)
-    single(frames, mel_power, mean_power)
-
-    clips = [
-        slice(start, start + settings.frames(len(waveform)))
-        for start, waveform in zip(starts, waveforms, strict=False)
-    ]
-    # What is cut off needs no precision; nor do the frames between clips.
-    floor = np.full(len(frames), np.inf, np.float32)
-    for clip in clips:
-        floor[clip] = max(_SMALLEST_POWER, mel_power[:, clip].max() * 10 ** (-settings.top_db / 10))
-    quietest = (np.maximum(mel_power, floor) / _power_of_one_bin(settings)[:, None]).min(axis=0)
-    imprecise = np.flatnonzero(quietest < _SINGLE_PRECISION_SUFFICES * mean_power)
-    if len(imprecise):
-        precise = np.empty((settings.n_mels, len(imprecise)), np.float32)
-        double(frames[imprecise], precise, mean_power[: len(imprecise)])
-        mel_power[:, imprecise] = precise
-
-    # The natural logarithm, because numpy computes it in vector registers on more machines than log10.
-    decibels = np.maximum(mel_power, _SMALLEST_POWER, out=mel_power)
-    np.log(decibels, out=decibels)
-    decibels *= 10 / np.log(10)
-    for clip in clips:
-        own = decibels[:, clip]
-        yield np.maximum(own, own.max() - settings.top_db).T.copy()
+        yield from front_end.log_mels(group)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Every model is called as `model(log_mel, lengths)`:
 
     log_mel [shape=(batch, frames, n_mels), dtype=float32]: padded on the right, with anything finite.
-    lengths [shape=(batch,), dtype=int64]: how many of the frames are the clip's own, at least 1.
+    lengths [shape=(batch,), dtype=int64, on the CPU]: how many of the frames are the clip's own, at least 1.
     returns [shape=(batch,)]: valence, in rating points.
 
 Padding never changes a prediction: a clip alone and the same clip beside a longer one give the same
@@ -17,24 +17,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from valence_lib.errors import SettingsError, unknown_name
-
-
-def reverse_frames(sequence: Tensor, lengths: Tensor) -> Tensor:
-    """Each clip's own frames in reverse order, its padding left where it is; its own inverse.
-
-    Args:
-        sequence [shape=(batch, frames, channels)]
-        lengths [shape=(batch,)]
-    """
-    count, longest, channels = sequence.shape
-    frame = torch.arange(longest, device=sequence.device)
-    last = lengths[:, None] - 1
-    source = torch.where(frame <= last, last - frame, frame)
-    source += longest * torch.arange(count, device=sequence.device)[:, None]
-    # Whole frames are copied: many times faster than `gather`, which looks up every number by itself.
-    return sequence.reshape(-1, channels).index_select(0, source.flatten()).view_as(sequence)
+from valence_lib.recurrence import LSTM
 
 
 def _own_frames(frames: int, lengths: Tensor) -> Tensor:
@@ -42,29 +28,9 @@ def _own_frames(frames: int, lengths: Tensor) -> Tensor:
     return torch.arange(frames, device=lengths.device) < lengths[:, None]
 
 
-class RecurrentLayer(nn.Module):
-    """One LSTM layer over clips padded on the right, forwards or in both directions.
-
-    The backward direction reads each clip from its own last frame, which `nn.LSTM(bidirectional=True)`
-    does for padded input only when it is packed, and then many times slower.
-    """
-
-    def __init__(self, channels: int, hidden: int, bidirectional: bool):
-        super().__init__()
-        self.forwards = nn.LSTM(channels, hidden, batch_first=True)
-        self.backwards = nn.LSTM(channels, hidden, batch_first=True) if bidirectional else None
-
-    def forward(self, sequence: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs of every frame [shape=(batch, frames, hidden * directions)], and of each direction's
-        last step concatenated [shape=(batch, hidden * directions)]."""
-        clip = torch.arange(sequence.shape[0], device=sequence.device)
-        outputs = self.forwards(sequence)[0]
-        final = outputs[clip, lengths - 1]
-        if self.backwards is None:
-            return outputs, final
-        reversed_outputs = self.backwards(reverse_frames(sequence, lengths))[0]
-        both = torch.cat([outputs, reverse_frames(reversed_outputs, lengths)], dim=2)
-        return both, torch.cat([final, reversed_outputs[clip, lengths - 1]], dim=1)
+def _pack(log_mel: Tensor, lengths: Tensor) -> PackedSequence:
+    """The clips' own frames alone, as torch's recurrent layers take them."""
+    return pack_padded_sequence(log_mel, lengths, batch_first=True, enforce_sorted=False)
 
 
 class LSTM1(nn.Module):
@@ -72,12 +38,12 @@ class LSTM1(nn.Module):
 
     def __init__(self, n_mels: int = 128):
         super().__init__()
-        self.lstm = RecurrentLayer(n_mels, 128, bidirectional=False)
+        self.lstm = LSTM(n_mels, 128)
         self.linear = nn.Linear(128, 1)
 
     def forward(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
         """See the module."""
-        _, final = self.lstm(log_mel, lengths)
+        _, final = self.lstm(_pack(log_mel, lengths))
         return self.linear(final)[:, 0]
 
 
@@ -86,15 +52,12 @@ class LSTM2(nn.Module):
 
     def __init__(self, n_mels: int = 128):
         super().__init__()
-        self.lstm_1 = RecurrentLayer(n_mels, 128, bidirectional=True)
-        self.dropout = nn.Dropout(0.2)
-        self.lstm_2 = RecurrentLayer(256, 128, bidirectional=True)
+        self.lstm = LSTM(n_mels, 128, num_layers=2, bidirectional=True, dropout=0.2)
         self.linear = nn.Linear(256, 1)
 
     def forward(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
         """See the module."""
-        outputs, _ = self.lstm_1(log_mel, lengths)
-        _, final = self.lstm_2(self.dropout(outputs), lengths)
+        _, final = self.lstm(_pack(log_mel, lengths))
         return self.linear(final)[:, 0]
 
 
@@ -133,6 +96,7 @@ class CNN(nn.Module):
 
     def forward(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
         """See the module."""
+        lengths = lengths.to(log_mel.device, non_blocking=True)
         own = _own_frames(log_mel.shape[1], lengths)
         # Channels last in memory: convolutions and pooling are fastest so.
         maps = torch.where(own[:, :, None], log_mel, 0.0)[:, :, :, None].permute(0, 3, 1, 2)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Part of every key: raise it when `log_mels` itself changes what it returns.
-_FORMAT = "log-mel 2"
+_FORMAT = "log-mel 3"
 # Pages of a map count as this process's memory for as long as it is open; a shard takes some 10 MB.
 _MOST_OPEN_SHARDS = 16
 
