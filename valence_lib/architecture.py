@@ -180,7 +180,7 @@ def _detail(module: torch.nn.Module) -> str:
         case nn.RNNBase():
             directions = ", both directions" if module.bidirectional else ""
             layers = f", {module.num_layers} layers" if module.num_layers > 1 else ""
-            dropout = f", dropout {module.dropout:g}" if module.dropout else ""
+            dropout = f"\ndropout {module.dropout:g} between layers" if module.dropout else ""
             return f"{module.input_size} → {module.hidden_size} units{directions}{layers}{dropout}"
         case nn.Conv1d() | nn.Conv2d():
             stride = f", stride {by(module.stride)}" if set(module.stride) != {1} else ""
