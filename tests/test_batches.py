@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from valence_lib.batches import Batch, in_order_of_length, load, pad, shuffled, within_frames
+from valence_lib.batches import KeptClips, in_order_of_length, load, pad, shuffled, within_frames
 
 LENGTHS = np.random.default_rng(0).integers(1, 200, 1000)
 ROWS = np.random.default_rng(1).permutation(1000)[:777]  # neither all rows, nor in order
@@ -106,11 +106,39 @@ def test_load_reads_each_row_of_each_batch_in_its_place():
     assert {type(row) for row in read} == {int}
 
 
-def test_a_batch_moves_to_a_device_with_its_rows():
-    batch = Batch(np.array([3]), *pad([np.ones((2, 4), np.float32)]))
-    moved = batch.to(torch.device("meta"))
-    assert (moved.log_mel.device.type, moved.lengths.device.type) == ("meta", "meta")
-    assert np.array_equal(moved.rows, [3])
+def _clip(row: int) -> np.ndarray:
+    return np.full((LENGTHS[row], 4), row, np.float32)
+
+
+def test_kept_clips_come_in_the_same_batches_from_long_to_short():
+    order = shuffled(ROWS, LENGTHS, 32, np.random.default_rng(0))
+    kept = KeptClips(_clip, torch.device("cpu"), 1 << 30)
+    for rows, batch in zip(order, kept.load(order), strict=True):
+        assert sorted(batch.rows) == sorted(rows)
+        assert batch.lengths.tolist() == sorted(LENGTHS[rows], reverse=True)
+        assert np.array_equal(batch.lengths.numpy(), LENGTHS[batch.rows])
+        expected, _ = pad([_clip(row) for row in batch.rows])
+        assert torch.equal(batch.log_mel, expected)
+
+
+@pytest.mark.parametrize(("room", "reads"), [(1 << 30, 20), (0, 60), (int(LENGTHS[:20].sum()) * 16 - 1, 22)])
+def test_clips_are_read_once_as_far_as_memory_is_granted(room: int, reads: int):
+    read: list[int] = []
+
+    def reading(row: int) -> np.ndarray:
+        read.append(row)
+        return _clip(row)
+
+    kept = KeptClips(reading, torch.device("cpu"), room)
+    for _ in range(3):
+        for batch in kept.load([np.arange(20)]):
+            assert np.array_equal(batch.log_mel[:, 0, 0].numpy(), batch.rows)
+    assert len(read) == reads
+
+
+def test_kept_clips_lie_on_the_device_that_computes_but_their_lengths_on_the_cpu():
+    (batch,) = KeptClips(_clip, torch.device("meta"), 1 << 30).load([np.array([3, 4])])
+    assert (batch.log_mel.device.type, batch.lengths.device.type) == ("meta", "cpu")
 
 
 def test_within_frames_bounds_the_padded_frames_and_keeps_every_row():

@@ -16,6 +16,7 @@ from valence_lib import errors
 from valence_lib.errors import ClipError, PickleRefused, SettingsError, ValenceError, unknown_name
 from valence_lib.settings import (
     MODEL_RECIPES,
+    PRECISIONS,
     PRESETS,
     STANDARDISE,
     CorpusSettings,
@@ -46,6 +47,7 @@ OTHER_VALUES: dict[type, dict[str, Any]] = {
         "weight_decay": 1e-4,
         "max_gradient_norm": 2.0,
         "standardise": "clip",
+        "precision": "bfloat16",
     },
 }
 EACH_VALUE = [(kind, name) for kind in ALL_SETTINGS for name in OTHER_VALUES[kind]]
@@ -170,6 +172,12 @@ def test_an_unknown_way_to_standardise_is_refused_and_the_nearest_named():
     with pytest.raises(SettingsError, match=r"no way to standardise 'speakers'\. Did you mean 'speaker'"):
         TrainingSettings.from_mapping({"standardise": "speakers"})
     assert [TrainingSettings(standardise=kind).standardise for kind in STANDARDISE] == [*STANDARDISE]
+
+
+def test_an_unknown_precision_is_refused_and_the_nearest_named():
+    with pytest.raises(SettingsError, match=r"no precision 'float16'\. Did you mean 'bfloat16'"):
+        TrainingSettings.from_mapping({"precision": "float16"})
+    assert [TrainingSettings(precision=kind).precision for kind in PRECISIONS] == [*PRECISIONS]
 
 
 @pytest.mark.parametrize("kind", ALL_SETTINGS)

@@ -175,9 +175,9 @@ def test_named_and_part_of_are_inverse():
 def test_predict_batches_takes_dropout_out_and_keeps_the_rows():
     model = build_model("LSTM2", FEATURES.n_mels).train()
     batch = Batch(np.array([5, 2]), *pad(NEW_CLIPS[:2]))
-    found = predict_batches(model, [batch], torch.device("cpu"))
+    found = predict_batches(model, [batch])
     assert list(found) == [5, 2]
-    assert found == predict_batches(model, [batch], torch.device("cpu"))
+    assert found == predict_batches(model, [batch])
     assert not model.training
 
 
@@ -187,12 +187,14 @@ def _machine(monkeypatch, cuda, mps):
 
 
 @pytest.mark.parametrize(
-    ("cuda", "mps", "picked"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+    ("cuda", "mps", "picked"), [(True, True, "cuda"), (False, True, "cpu"), (False, False, "cpu")]
 )
 def test_auto_picks_the_fastest_there_is(monkeypatch, cuda, mps, picked):
     _machine(monkeypatch, cuda, mps)
     assert pick_device() == pick_device("auto") == pick_device(picked) == torch.device(picked)
     assert pick_device("cpu") == torch.device("cpu")
+    if mps:
+        assert pick_device("mps") == torch.device("mps")
 
 
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(monkeypatch):

@@ -347,3 +347,13 @@ def test_standardising_by_unnamed_speakers_is_refused(store_folder, tmp_path):
     clips = make_clips(store_folder).assign(speaker="")
     with pytest.raises(SettingsError, match="does not name the speaker of every clip"):
         _train(make_material(store_folder, clips), tmp_path, _settings("CNN", standardise="speaker"))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_products_in_half_precision_learn_nearly_the_same(material, tmp_path, model):
+    exact = _train(material, tmp_path / "float32", _settings(model, epochs=3))
+    half = _train(material, tmp_path / "bfloat16", _settings(model, epochs=3, precision="bfloat16"))
+    np.testing.assert_allclose(half["validation_mse"], exact["validation_mse"], rtol=0.1)
+    assert (half["validation_mse"] != exact["validation_mse"]).all()
+    weights = load_file(tmp_path / "bfloat16" / "best.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}

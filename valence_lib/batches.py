@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from valence_lib.features import LogMel
 
@@ -23,17 +24,14 @@ class Batch:
 
     Args:
         rows [shape=(batch,)]: which rows of the store these are.
-        log_mel [shape=(batch, frames, n_mels), dtype=float32]: padded on the right with zeros.
-        lengths [shape=(batch,), dtype=int64]: each clip's own frames.
+        log_mel [shape=(batch, frames, n_mels), dtype=float32]: padded on the right with zeros; on the device
+            that computes.
+        lengths [shape=(batch,), dtype=int64]: each clip's own frames; on the CPU, which must know them to pack.
     """
 
     rows: NDArray[np.int64]
     log_mel: torch.Tensor
     lengths: torch.Tensor
-
-    def to(self, device: torch.device) -> "Batch":
-        """The same batch with its tensors on another device."""
-        return Batch(self.rows, self.log_mel.to(device), self.lengths.to(device))
 
 
 def pad(clips: Sequence[LogMel]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,3 +86,37 @@ def load(batches: Sequence[NDArray[np.int64]], read: Callable[[int], LogMel]) ->
     """Read the batches one after the other; `read` gives a row's standardised spectrogram."""
     for rows in batches:
         yield Batch(rows, *pad([read(int(row)) for row in rows]))
+
+
+class KeptClips:
+    """Clips of a training: read once, and kept on the device that computes as far as memory is granted.
+
+    Args:
+        read: gives a row's standardised spectrogram, in memory of its own.
+        device: where batches are wanted.
+        most_bytes: of the clips that are kept; others are read again for every batch.
+    """
+
+    def __init__(self, read: Callable[[int], LogMel], device: torch.device, most_bytes: int):
+        self._read, self._device, self._room = read, device, most_bytes
+        self._kept: dict[int, torch.Tensor] = {}
+
+    def load(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
+        """Batches one after the other, each from its longest clip to its shortest.
+
+        In this order they can be packed without a look at the device, which would wait for it.
+        """
+        for rows in batches:
+            clips = sorted(((self._clip(int(row)), int(row)) for row in rows), key=lambda pair: -len(pair[0]))
+            log_mel = pad_sequence([clip for clip, _ in clips], batch_first=True)
+            lengths = torch.tensor([len(clip) for clip, _ in clips])
+            yield Batch(np.array([row for _, row in clips]), log_mel, lengths)
+
+    def _clip(self, row: int) -> torch.Tensor:
+        clip = self._kept.get(row)
+        if clip is None:
+            clip = torch.from_numpy(self._read(row)).to(self._device, non_blocking=True)
+            if clip.nbytes <= self._room:
+                self._kept[row] = clip
+                self._room -= clip.nbytes
+        return clip

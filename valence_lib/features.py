@@ -280,13 +280,13 @@ class Standardiser:
         return cls(kind, groups, mean.astype(np.float32), deviation.astype(np.float32))
 
     def apply(self, frames: LogMel, speaker: str = "") -> LogMel:
-        """One clip's spectrogram, standardised [shape=(frames, n_mels), dtype=float32].
+        """One clip's spectrogram, standardised, in memory of its own [shape=(frames, n_mels), dtype=float32].
 
         Raises:
             SettingsError: the kind is "speaker" and this speaker was not among those fitted.
         """
         if self.kind == "none":
-            return np.asarray(frames)
+            return np.array(frames)
         if self.kind == "clip":
             deviation = np.maximum(frames.std(axis=0), _SMALLEST_DEVIATION)
             return (frames - frames.mean(axis=0)) / deviation

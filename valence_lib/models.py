@@ -30,7 +30,9 @@ def _own_frames(frames: int, lengths: Tensor) -> Tensor:
 
 def _pack(log_mel: Tensor, lengths: Tensor) -> PackedSequence:
     """The clips' own frames alone, as torch's recurrent layers take them."""
-    return pack_padded_sequence(log_mel, lengths, batch_first=True, enforce_sorted=False)
+    # Sorting them would have to wait for the device that holds them.
+    in_order = bool((lengths[:-1] >= lengths[1:]).all())
+    return pack_padded_sequence(log_mel, lengths, batch_first=True, enforce_sorted=in_order)
 
 
 class LSTM1(nn.Module):

@@ -33,14 +33,16 @@ _DAMAGES = (OSError, ValueError, KeyError, TypeError, RuntimeError, SettingsErro
 
 
 def pick_device(wanted: str = "auto") -> torch.device:
-    """The device to compute on: "cpu", "cuda", "mps", or "auto" for the first there is of cuda, mps, cpu.
+    """The device to compute on: "cpu", "cuda", "mps", or "auto" for cuda where it is there, else cpu.
+
+    Apple's mps is taken only by name: it has no LSTM over packed clips of its own, and the CPU's is compiled.
 
     Raises:
         RunError: there is no such device here.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
-        return torch.device(next(name for name, found in there.items() if found))
+        return torch.device("cuda" if there["cuda"] else "cpu")
     if not there.get(wanted, False):
         found = ", ".join(name for name, found in there.items() if found)
         raise RunError(
@@ -50,15 +52,16 @@ def pick_device(wanted: str = "auto") -> torch.device:
 
 
 @torch.inference_mode()
-def predict_batches(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[int, float]:
+def predict_batches(model: nn.Module, batches: Iterable[Batch]) -> dict[int, float]:
     """Valence by row of the store; the model is left in evaluation mode."""
     model.eval()
-    predictions: dict[int, float] = {}
+    rows: list[int] = []
+    predictions: list[Tensor] = []
     for batch in batches:
-        on_device = batch.to(device)
-        values = model(on_device.log_mel, on_device.lengths).cpu().double()
-        predictions.update(zip(batch.rows.tolist(), values.tolist(), strict=True))
-    return predictions
+        rows += batch.rows.tolist()
+        predictions.append(model(batch.log_mel, batch.lengths))
+    # Fetched once, at the end: a device that computes is not made to wait for each batch.
+    return dict(zip(rows, torch.cat(predictions).double().tolist(), strict=True)) if rows else {}
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Run:
         lengths = np.array([len(frames) for frames in log_mels], dtype=np.int64)
         batches = within_frames(lengths, _FRAMES_PER_BATCH)
         read = load(batches, lambda row: self.standardiser.apply(log_mels[row], speakers[row]))
-        predictions = predict_batches(self.model, read, torch.device("cpu"))
+        predictions = predict_batches(self.model, read)
         return np.array([predictions[row] for row in range(len(log_mels))])
 
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 from valence_lib.errors import SettingsError, unknown_name
 
 STANDARDISE = ("train", "clip", "speaker", "none")
+PRECISIONS = ("float32", "bfloat16")
 
 
 class _Settings:
@@ -112,6 +113,7 @@ class TrainingSettings(_Settings):
     weight_decay: float = 0.0  # L2 regularisation, as Adam adds it to the gradient
     max_gradient_norm: float = 1.0  # longer gradients of a batch are scaled down to this Euclidean norm
     standardise: str = "train"  # where the mel bands' mean and deviation come from; see STANDARDISE
+    precision: str = "float32"  # of a training's large products; predictions are in float32. See PRECISIONS
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "learning_rate_factor", "max_gradient_norm"):
@@ -120,6 +122,8 @@ class TrainingSettings(_Settings):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         if self.standardise not in STANDARDISE:
             raise SettingsError(unknown_name("way to standardise", self.standardise, STANDARDISE))
+        if self.precision not in PRECISIONS:
+            raise SettingsError(unknown_name("precision", self.precision, PRECISIONS))
 
 
 # What the course report says of each model's training, beyond what all share.

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from valence_lib.batches import Batch, in_order_of_length, load, shuffled
+from valence_lib.batches import Batch, KeptClips, in_order_of_length, shuffled
 from valence_lib.errors import RunError, TrainingError
 from valence_lib.features import LogMel, Standardiser
 from valence_lib.files import source_digest, write_json, written_whole
@@ -39,8 +39,7 @@ from valence_lib.settings import TrainingSettings
 from valence_lib.store import FeatureStore
 
 HISTORY = ["epoch", "learning_rate", "training_mse", "validation_mse"]
-# Standardised clips that a training keeps in memory, in bytes: about 30,000 clips of 4 s.
-_KEPT_BYTES = 1 << 30
+_KEPT_BYTES = 1 << 30  # of standardised clips in memory: about 30,000 clips of 4 s
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class _Loop:
     def __init__(self, material: Material, settings: TrainingSettings, folder: Path, device: torch.device):
         self.material, self.settings, self.folder, self.device = material, settings, folder, device
         self.train_rows, self.validation_rows = material.rows("train"), material.rows("validation")
-        self.valence = torch.tensor(material.clips["valence"].to_numpy(np.float32))
+        self.truth = torch.tensor(material.clips["valence"].to_numpy(np.float32))
         self.speakers = material.clips["speaker"].to_numpy(dtype=str)
         in_training = material.clips["part"].to_numpy() == "train"
         self.standardiser = Standardiser.fit(
@@ -126,12 +125,14 @@ class _Loop:
         )
         self.model = build_model(settings.model, material.store.settings.n_mels).to(device)
         self.optimiser = torch.optim.Adam(
-            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            self.model.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
         )
         self.history: list[dict[str, float]] = []
         self.seconds = 0.0
-        self.kept: dict[int, LogMel] = {}
-        self.room = _KEPT_BYTES
+        self.kept = KeptClips(self._read, device, _memory_for_clips(device))
 
     def run_epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch, validate, and write what a resumption needs."""
@@ -146,13 +147,20 @@ class _Loop:
             self.train_rows, lengths, settings.batch_size, np.random.default_rng([settings.seed, epoch])
         )
         self.model.train()
-        squared_error = 0.0
-        for number, batch in enumerate(load(order, self._read), start=1):
-            squared_error += self._step(batch, epoch, number) * len(batch.rows)
+        losses = torch.stack([self._step(batch) for batch in self.kept.load(order)]).double().cpu()
+        if not losses.isfinite().all():
+            number = int(losses.isfinite().logical_not().nonzero()[0])
+            clips = ", ".join(self.material.clips["id"].iloc[order[number]])
+            raise TrainingError(
+                f"the loss is {losses[number]:g} in epoch {epoch}, batch {number + 1}, on the clips {clips}. "
+                f"Expected a number: lower learning_rate={settings.learning_rate:g} or "
+                f"max_gradient_norm={settings.max_gradient_norm:g}, or look at those clips."
+            )
+        sizes = torch.tensor([len(rows) for rows in order])
         row = {
             "epoch": epoch,
             "learning_rate": learning_rate,
-            "training_mse": squared_error / len(self.train_rows),
+            "training_mse": float(losses @ sizes.double() / sizes.sum()),
             "validation_mse": self._validate(epoch),
         }
         best = min((past["validation_mse"] for past in self.history), default=float("inf"))
@@ -164,38 +172,26 @@ class _Loop:
         return row
 
     def _read(self, row: int) -> LogMel:
-        """A clip's standardised spectrogram; kept for the next epoch as far as memory is granted."""
-        clip = self.kept.get(row)
-        if clip is None:
-            clip = self.standardiser.apply(self.material.store[row], self.speakers[row])
-            if clip.nbytes <= self.room:
-                self.kept[row] = clip
-                self.room -= clip.nbytes
-        return clip
+        return self.standardiser.apply(self.material.store[row], self.speakers[row])
 
-    def _step(self, batch: Batch, epoch: int, number: int) -> float:
-        settings, on_device = self.settings, batch.to(self.device)
-        truth = self.valence[batch.rows].to(self.device)
+    def _step(self, batch: Batch) -> Tensor:
+        """One step down the gradient; the loss before it stays on the device, which is not waited for."""
         self.optimiser.zero_grad(set_to_none=True)
-        loss = nn.functional.mse_loss(self.model(on_device.log_mel, on_device.lengths), truth)
-        value = loss.item()
-        if not np.isfinite(value):
-            clips = ", ".join(self.material.clips["id"].iloc[batch.rows])
-            raise TrainingError(
-                f"the loss is {value} in epoch {epoch}, batch {number}, on the clips {clips}. Expected a number: "
-                f"lower learning_rate={settings.learning_rate:g} or max_gradient_norm={settings.max_gradient_norm:g}, "
-                "or look at those clips."
-            )
+        in_half = self.settings.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=in_half):
+            predictions = self.model(batch.log_mel, batch.lengths)
+        truth = self.truth[batch.rows].to(self.device, non_blocking=True)
+        loss = nn.functional.mse_loss(predictions.float(), truth)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_gradient_norm)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_gradient_norm)
         self.optimiser.step()
-        return value
+        return loss.detach()
 
     def _validate(self, epoch: int) -> float:
         batches = in_order_of_length(
             self.validation_rows, self.material.store.lengths, self.settings.batch_size
         )
-        by_row = predict_batches(self.model, load(batches, self._read), self.device)
+        by_row = predict_batches(self.model, self.kept.load(batches))
         predictions = np.array([by_row[row] for row in self.validation_rows.tolist()])
         if not np.isfinite(predictions).all():
             clips = self.material.clips["id"].iloc[self.validation_rows[~np.isfinite(predictions)]]
@@ -203,7 +199,7 @@ class _Loop:
                 f"the predictions of the validation clips {', '.join(clips)} are not finite in epoch {epoch}. "
                 "Expected numbers: look at those clips."
             )
-        truth = self.valence[self.validation_rows].double().numpy()
+        truth = self.material.clips["valence"].to_numpy(np.float64)[self.validation_rows]
         return float(np.mean((predictions - truth) ** 2))
 
     def _checkpoint(self, epoch: int) -> None:
@@ -252,6 +248,11 @@ class _Loop:
             {str(k): v for k, v in row.items()} for row in history.to_dict("records") if row["epoch"] <= epoch
         ]
         return epoch
+
+
+def _memory_for_clips(device: torch.device) -> int:
+    """Bytes of standardised clips that a training may keep on its device; of a graphics card's, half of what is free."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else _KEPT_BYTES
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
