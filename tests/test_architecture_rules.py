@@ -14,6 +14,7 @@ ORDER = [
         "errors",
         "settings",
         "files",
+        "pickle_forms",
         "pickles",
         "waveforms",
         "corpora",

@@ -9,7 +9,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from valence_lib.errors import SettingsError
-from valence_lib.mel_power import Bands, mel_power
+from valence_lib.mel_power import Bands, mark_weak_frames, mel_power
 from valence_lib.settings import FeatureSettings
 from valence_lib.waveforms import Waveform
 
@@ -161,16 +161,13 @@ class _FrontEnd:
         clips: list[slice],
     ) -> None:
         """Compute the frames again in double precision that single precision may not get right."""
+        weak = np.zeros(len(frames), np.bool_)
+        spans = np.array([(clip.start, clip.stop) for clip in clips])
         cut_off = 10 ** (-self._settings.top_db / 10)
-        imprecise = []
-        for clip in clips:
-            own = mel[clip]
-            # What is cut off needs no precision.
-            heard = np.maximum(own, max(_SMALLEST_POWER, own.max() * cut_off))
-            heard *= self._to_one_bin
-            weak = heard.min(axis=1) < _SINGLE_PRECISION_SUFFICES * mean[clip]
-            imprecise.append(clip.start + np.flatnonzero(weak))
-        again = np.concatenate(imprecise)
+        mark_weak_frames(
+            mel, mean, spans, self._to_one_bin, cut_off, _SMALLEST_POWER, _SINGLE_PRECISION_SUFFICES, weak
+        )
+        again = np.flatnonzero(weak)
         if len(again):
             precise = np.empty((len(again), mel.shape[1]), np.float32)
             self._double.mel_power(frames[again], precise, mean[: len(again)])

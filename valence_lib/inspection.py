@@ -274,7 +274,7 @@ def _duplicates(clips: pd.DataFrame) -> dict[int, str]:
     on is trained on; otherwise the first.
     """
     twins: dict[int, str] = {}
-    for _, alike in clips.groupby("digest", sort=False):
+    for _, alike in clips[clips["digest"].duplicated(keep=False)].groupby("digest", sort=False):
         kept = min(alike.index, key=lambda row: (clips.loc[row, "part"] != "test", row))
         twins |= {int(row): str(clips.loc[kept, "id"]) for row in alike.index if row != kept}
     return twins

@@ -96,3 +96,34 @@ def mel_power(spectra, first_bin, offset, weight, mel, mean):  # type: ignore[no
         for lane in range(lanes):
             for band in range(len(first_bin)):
                 mel[start + lane, band] = sums[band, lane]
+
+
+@numba.njit(
+    "void(float32[:,::1], float32[::1], int64[:,::1], float32[::1], float32, float32, float32, boolean[::1])",
+    error_model="numpy",
+    cache=True,
+)
+def mark_weak_frames(mel, mean, clips, to_one_bin, cut_off, smallest, share, weak):  # type: ignore[no-untyped-def]
+    """Mark the frames in which a band that is heard has too small a share of the frame's power.
+
+    Args:
+        mel [shape=(n, n_mels)], mean [shape=(n,)]: as `mel_power` fills them.
+        clips [shape=(n_clips, 2)]: each clip's first frame, and the one after its last.
+        to_one_bin [shape=(n_mels,)]: brings a band's power to that of one bin.
+        cut_off: share of a clip's loudest band below which nothing is heard.
+        smallest: power below which nothing is heard.
+        share: of a frame's mean power a bin, below which a band is weak.
+        weak [shape=(n,)]: set to True for those frames; others are left.
+    """
+    for clip in range(len(clips)):
+        loudest = smallest
+        for frame in range(clips[clip, 0], clips[clip, 1]):
+            for band in range(mel.shape[1]):
+                loudest = max(loudest, mel[frame, band])
+        floor = max(smallest, loudest * cut_off)
+        for frame in range(clips[clip, 0], clips[clip, 1]):
+            limit = share * mean[frame]
+            found = False
+            for band in range(mel.shape[1]):
+                found |= max(mel[frame, band], floor) * to_one_bin[band] < limit
+            weak[frame] = found
