@@ -20,10 +20,10 @@ ASKED := --corpus="$$CORPUS" --preset="$$PRESET" --seed="$$SEED" --seeds="$$SEED
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install report check explore test slow lint notebooks clean
+.PHONY: help install report check explore test slow bench bench-quick lint notebooks clean
 
 help: ## list every target
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables of report: CORPUS=$(CORPUS) NAME=(after the corpus) PRESET=$(PRESET) SEED=$(SEED) SEEDS=$(SEEDS) EPOCHS=$(EPOCHS) RANGE=$(RANGE) JOBS=(all cores)"
 
 # The stamp comes last, so that a cut-off installation is done again.
@@ -57,6 +57,12 @@ test: $(INSTALLED) ## the tests, then the committed notebooks with nbval
 
 slow: $(INSTALLED) ## the slower tests: builds that are killed at random moments
 	$(BIN)/python -m pytest -m slow -s tests
+
+bench: $(INSTALLED) ## measure every stage beside the ways used now; renews benchmarks/results.json and the README's table
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(INSTALLED) ## the same with small sizes, kept nowhere: shows that it still runs
+	$(BIN)/python -m benchmarks --quick
 
 lint: $(INSTALLED) ## ruff (lint and format) and mypy
 	$(BIN)/ruff check

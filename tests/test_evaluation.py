@@ -92,6 +92,21 @@ def test_resampling_is_by_its_seed():
 
 
 @every_metric
+def test_many_groups_are_drawn_in_larger_ones_with_the_same_spread(metric):
+    generator = np.random.default_rng(5)
+    truth = generator.uniform(1, 5, 9000)
+    prediction = truth + generator.normal(0.2, 0.8, 9000)
+    resampling = Resampling(np.arange(9000))
+    assert resampling.weights.shape == (2000, 2000)
+    sizes = np.bincount(resampling.group)
+    assert (sizes.min(), sizes.max()) == (4, 5)
+    spread = resampling.scores(metric, truth, prediction).std()
+    chosen = generator.integers(0, 9000, (1000, 9000))
+    one_by_one = np.std([METRICS[metric](truth[rows], prediction[rows]) for rows in chosen])
+    assert spread == pytest.approx(one_by_one, rel=0.1)
+
+
+@every_metric
 def test_a_constant_prediction_has_finite_scores_in_every_resample(metric):
     truth, _, speaker = _clustered(0)
     found = Resampling(speaker).scores(metric, truth, np.full(truth.size, 3.1))

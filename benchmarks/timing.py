@@ -1,0 +1,113 @@
+"""How things are timed: in turns, A B A B, in one process; and what other processes take of memory."""
+
+import math
+import multiprocessing
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def side_by_side(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every way in every round, after one round that does not count.
+
+    The ways take turns, so that a machine whose speed drifts slows all of them alike.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, run in ways.items():
+            started = time.perf_counter()
+            run()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, smallest and largest, to four digits."""
+    rounded = [_rounded(value) for value in (statistics.median(values), min(values), max(values))]
+    return dict(zip(("median", "low", "high"), rounded, strict=True))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def rates(seconds: Mapping[str, list[float]], units: float) -> dict[str, dict[str, float]]:
+    """Units a second of every way."""
+    return {name: spread([units / one for one in values]) for name, values in seconds.items()}
+
+
+def ratio(seconds: Mapping[str, list[float]], ours: str, theirs: str) -> dict[str, float]:
+    """How many times as fast ours is as theirs, pair by pair."""
+    pairs = zip(seconds[theirs], seconds[ours], strict=True)
+    return spread([their_seconds / our_seconds for their_seconds, our_seconds in pairs])
+
+
+def exponent(sizes: list[int], values: list[float]) -> float:
+    """The slope of log value over log size: 1 where cost grows in proportion to size."""
+    x, y = [math.log(size) for size in sizes], [math.log(value) for value in values]
+    return _rounded(statistics.linear_regression(x, y).slope)
+
+
+def in_child(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """What a function gives in a fresh process, and the peak resident set in MB of it or any process below it."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_send, args=(sender, function, arguments))
+    child.start()
+    sender.close()
+    with _watched(child.pid) as peaks:
+        try:
+            result = receiver.recv()
+        except EOFError:
+            raise RuntimeError(f"the process that ran {function.__name__} ended without a result") from None
+        child.join()
+    return result, max(peaks.values())
+
+
+def _send(sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    sender.send(function(*arguments))
+
+
+@contextmanager
+def _watched(pid: int | None) -> Any:
+    """Peak resident sets in MB, by process, of a process and all below it."""
+    peaks: dict[int, float] = {}
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            try:
+                top = psutil.Process(pid)
+                below = top.children(recursive=True)
+            except psutil.Error:
+                continue
+            for process in (top, *below):
+                peaks[process.pid] = max(peaks.get(process.pid, 0.0), _peak_mb(process))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peaks
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _peak_mb(process: psutil.Process) -> float:
+    try:
+        # The kernel's own record, which has seen what happened between two looks.
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        return float(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024
+    except (OSError, StopIteration):
+        pass
+    try:
+        return process.memory_info().rss / 2**20
+    except psutil.Error:
+        return 0.0
