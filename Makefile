@@ -33,6 +33,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@# Compiled once, here, and not by the first notebooks that run side by side.
+	$(BIN)/python -c "import valence_lib.mel_power, valence_lib.pooling, valence_lib.recurrence"
 	@touch $@
 
 install: $(INSTALLED) ## make .venv and install the pinned packages

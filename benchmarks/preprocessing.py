@@ -41,9 +41,12 @@ def measure(
                 result, peak = in_child(preprocess, folder, count, scratch / "store", n_processes)
             measured[count, n_processes] = result["clips"] / result["seconds"], peak
     small, large = sizes
+    read = sum(path.stat().st_size for path in folder.rglob("*.pkl")) / sum(1 for _ in folder.rglob("*.pkl"))
     rate = measured[large, workers][0]
     return {
         "clips": list(sizes),
+        "bytes_read_per_clip": round(read),
+        "bytes_written_per_clip": round(result["bytes"] / result["clips"]),
         "processes": workers,
         "clips_per_s": round(rate),
         "clips_per_s_small": round(measured[small, workers][0]),

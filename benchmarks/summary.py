@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 
 from valence_lib.files import written_whole
 
-BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
+_BEGIN, _END = "<!-- {}: begin -->\n", "<!-- {}: end -->"
 
 
 def table(results: dict[str, Any]) -> str:
@@ -89,13 +89,21 @@ def _peers(ratios: dict[str, dict[str, float]], names: tuple[str, ...]) -> str:
     )
 
 
-def write_into(readme: Path, results: dict[str, Any]) -> None:
-    """Put the table between the README's two marks."""
-    text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    with written_whole(readme) as path:
-        path.write_text(f"{before}{BEGIN}\n{table(results)}{END}{after}", encoding="utf-8")
+def between_marks(text: str, name: str) -> tuple[str, str, str]:
+    """What stands before, between and after the two marks of that name in a Markdown text."""
+    before, rest = text.split(_BEGIN.format(name))
+    between, after = rest.split(_END.format(name))
+    return before, between, after
+
+
+def write_into(page: Path, parts: dict[str, str]) -> None:
+    """Put texts between a page's marks, by name."""
+    text = page.read_text(encoding="utf-8")
+    for name, part in parts.items():
+        before, _, after = between_marks(text, name)
+        text = f"{before}{_BEGIN.format(name)}{part}{_END.format(name)}{after}"
+    with written_whole(page) as path:
+        path.write_text(text, encoding="utf-8")
 
 
 def write_figure(results: dict[str, Any], destination: Path) -> None:
@@ -141,3 +149,93 @@ def _draw_rates(ax: Any, results: dict[str, Any]) -> None:
     ax.set(xlabel="speed, ours = 1", xlim=(0, 1.05))
     ax.grid(visible=False, axis="y")
     ax.set_title("Clips a second, one thread", fontsize=10)
+
+
+def arithmetic(results: dict[str, Any]) -> str:
+    """What each stage has to do, what that takes at the machine's limits, and the share that is reached."""
+    limits, front, training = results["limits"], results["front_end"], results["training"]
+    passes, predicted = results["preprocessing"], results["prediction"]
+    limit = limits["matrix_product_gflops"]["median"]
+    frames = training["frames_per_clip"]
+    per_clip = 1e6 / front["clips_per_s"]["ours"]["median"]
+    rows = [
+        (
+            "front end, a frame",
+            "window 2,048 products; real Fourier transform 2.5 · 2,048 · log2 2,048 = 56,320; power 3 · 1,025; "
+            "bands 2 · 2,023 (a dense product: 262,400)",
+            f"transform alone {front['microseconds_per_frame']['median'] * front['share_of_fourier_transform']['median']:.1f} µs",
+            f"{front['microseconds_per_frame']['median']:.1f} µs",
+            front["share_of_fourier_transform"]["median"],
+        )
+    ]
+    for model in ("LSTM1", "CNN", "LSTM2"):
+        one = training[model]
+        operations = one["flops_per_frame"] * frames / 1e6
+        rows.append(
+            (
+                f"training {model}, a clip of {frames:g} frames",
+                f"{one['flops_per_frame']:,} operations a frame, {operations:,.0f} million a clip",
+                f"{operations * 1e3 / limit:,.0f} µs at {limit:.0f} GFLOP/s",
+                f"{1e6 / one['clips_per_s']['ours']['median']:,.0f} µs",
+                one["share_of_matrix_product"],
+            )
+        )
+    rows.append(
+        (
+            "preprocessing, a clip",
+            f"read {passes['bytes_read_per_clip']:,} bytes, write {passes['bytes_written_per_clip']:,}; front end",
+            f"read {passes['bytes_read_per_clip'] / limits['file_read_gb_per_s']['median'] / 1e3:,.0f} µs, "
+            f"copy {passes['bytes_written_per_clip'] / limits['memory_copy_gb_per_s']['median'] / 1e3:,.0f} µs, "
+            f"front end {per_clip:,.0f} µs on {passes['processes']} cores",
+            f"{1e6 / passes['clips_per_s']:,.0f} µs",
+            passes["share_of_front_end_on_all_cores"],
+        )
+    )
+    stage = predicted["slower_stage"]
+    for model, share in predicted["share_of_slower_stage"].items():
+        forth = training[model]["flops_forth_per_frame"] * frames / 1e6
+        rows.append(
+            (
+                f"prediction by {model}, a file",
+                f"decoding, front end, {forth:,.0f} million operations of the model",
+                f"{stage} {1e6 / predicted['files_per_s'][stage]['median']:,.0f} µs; "
+                f"the model {forth * 1e3 / limit:,.0f} µs a core",
+                f"{1e6 / predicted['files_per_s'][model]['median']:,.0f} µs on {predicted['cores']} cores",
+                share["median"],
+            )
+        )
+    lines = ["| stage | work | at the limit | measured | share |", "| --- | --- | --- | --- | --- |"]
+    lines += [f"| {' | '.join(row[:4])} | {_percent(row[4])} |" for row in rows]
+    possible = [
+        f"{model}: {training[model]['largest_possible_ratio_vs_course']:.1f} times the course's way and "
+        f"{training[model]['largest_possible_ratio_vs_packed']:.1f} times packed sequences"
+        for model in ("LSTM1", "LSTM2")
+    ]
+    return (
+        "\n".join(lines)
+        + "\n\nWere every operation done at the rate of the matrix product, training would be, as many times as fast: "
+        + "; ".join(possible)
+        + ".\n"
+    )
+
+
+def growth(results: dict[str, Any]) -> str:
+    """What ten million clips would take, from the rates at the largest size."""
+    scaling, training = results["scaling"], results["training"]
+    count = scaling["clips"][-1]
+    many, nodes = 10_000_000, 100
+    preprocessing = scaling["seconds"]["preprocessing"][-1] / count * many / 3600
+    epochs = {
+        model: many / training[model]["clips_per_s"]["ours"]["median"] / 3600 for model in ("LSTM1", "LSTM2")
+    }
+    terabytes = many * results["preprocessing"]["bytes_written_per_clip"] / 1e12
+    exponents = ", ".join(f"{name} {value:.2f}" for name, value in scaling["exponents"].items())
+    return (
+        f"Exponents of time over {scaling['clips'][0]:,} to {count:,} clips: {exponents}. At the rates of {count:,} clips, "
+        f"ten million would take {preprocessing:.1f} hours to preprocess on these {results['cores']} cores "
+        f"({preprocessing * 60 / nodes:.0f} minutes on {nodes} such machines, each with a part of the corpus) and "
+        f"{terabytes:.2f} TB of features; an epoch of LSTM1 {epochs['LSTM1']:.1f} hours and of LSTM2 "
+        f"{epochs['LSTM2']:.0f} hours on one thread. One training does not spread over machines here: a cluster trains its "
+        "models, seeds and folds side by side, so that all of a report's trainings take as long as the longest of "
+        "them. A corpus of that size wants a graphics card, or fewer epochs.\n"
+    )

@@ -21,10 +21,12 @@ def results() -> dict:
 
 def test_the_readme_shows_the_benchmarks_own_table(results: dict):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = text.split(summary.BEGIN)[1].split(summary.END)[0]
-    assert shown == "\n" + summary.table(results)
+    assert summary.between_marks(text, "benchmark")[1] == summary.table(results)
     assert "benchmarks/results.png" in text
     assert (ROOT / "benchmarks" / "results.png").is_file()
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert summary.between_marks(text, "arithmetic")[1] == summary.arithmetic(results)
+    assert summary.between_marks(text, "growth")[1] == summary.growth(results)
 
 
 def test_the_results_are_a_full_run_and_say_on_what(results: dict):
