@@ -36,7 +36,7 @@ ORDER = [
         "evaluation",
     ),
     *("figures", "architecture"),
-    *("tables", "report", "sentences", "rendering", "exploring", "notebooks", "building"),
+    *("tables", "report", "sentences", "rendering", "exploring", "warm_start", "notebooks", "building"),
     "__main__",
 ]
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -84,6 +85,7 @@ def snakemake(tmp_path, monkeypatch):
 
     monkeypatch.setattr(building, "project_root", lambda: tmp_path)
     monkeypatch.setattr(building, "subprocess", SimpleNamespace(run=start))
+    monkeypatch.setattr(building, "serving", lambda *_: nullcontext({}))
     return started
 
 
