@@ -122,7 +122,7 @@ class TrainingSettings(_Settings):
             raise SettingsError(unknown_name("way to standardise", self.standardise, STANDARDISE))
 
 
-# What the course report says of each model's training, beyond what all share.
+# What the course report says of each model's training, beyond what all share; the slowest to train last.
 MODEL_RECIPES: dict[str, dict[str, Any]] = {
     "LSTM1": {},
     "CNN": {},
