@@ -21,6 +21,7 @@ HELD_BY_NOTEBOOKS = ".notebooks-at-work"
 # find out at their import whether they are in a notebook.
 _WARM = (
     *("papermill", "ipykernel.kernelapp", "seaborn", "nbconvert", "pypandoc", "typst"),
+    "torch._inductor",  # which torch itself imports where it is told to be deterministic
     *(
         f"valence_lib.{name}"
         for name in ("architecture", "runs", "pooling", "sentences", "rendering", "notebooks")
