@@ -1,6 +1,7 @@
 """Rules of the house that a machine can check: imports go one way, nothing is undocumented, and imports are cheap."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ ORDER = [
         "evaluation",
     ),
     *("figures", "architecture"),
-    *("tables", "report", "sentences", "rendering", "exploring", "notebooks", "building"),
+    *("tables", "report", "sentences", "rendering", "exploring", "warm_start", "notebooks", "building"),
     "__main__",
 ]
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
@@ -137,6 +138,36 @@ def test_the_front_door_imports_nothing_heavy(module):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
     )
     assert finished.stdout.split() == []
+
+
+# What takes long to import, and the notebooks whose import cell needs it at once. What only a page, a run from
+# outside, or one figure needs stands nowhere: it is imported there.
+NEEDED_BY = {
+    "torch": ("2_experiment", "5_report", "explore"),
+    "numba": ("1_preprocess", "2_experiment", "5_report", "explore"),
+    "matplotlib": ("1_preprocess", "2_experiment", "4_error_analysis", "5_report", "explore"),
+} | dict.fromkeys(
+    (
+        *("seaborn", "scipy.stats", "sklearn", "librosa", "soundfile", "pybtex"),
+        *("jsonschema", "nbformat", "nbconvert", "pypandoc", "typst", "papermill", "snakemake"),
+    ),
+    (),
+)
+
+
+@pytest.mark.parametrize(
+    "notebook", sorted((PACKAGE.parent / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem
+)
+def test_a_notebook_imports_nothing_heavy_that_it_does_not_need(notebook):
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    statements = [statement for source in sources for statement in ast.parse(source).body]
+    imports = [ast.unparse(node) for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
+    program = "\n".join([*imports, "import sys", f"print(*sorted(set(sys.modules) & {set(NEEDED_BY)}))"])
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    assert finished.stdout.split() == sorted(n for n, users in NEEDED_BY.items() if notebook.stem in users)
 
 
 def test_only_models_and_their_users_need_torch():

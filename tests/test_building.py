@@ -2,12 +2,14 @@
 
 import fcntl
 import json
+import os
 import re
 import subprocess
 import sys
 import threading
 import time
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ from valence_lib import building
 from valence_lib.building import Request, build_report, default_name, held_while_running, project_root
 from valence_lib.errors import CorpusError, RunError, SettingsError
 from valence_lib.files import source_digest, stamp_of
+from valence_lib.warm_start import ONE_THREAD
 
 ROOT = Path(__file__).parent.parent
 
@@ -84,6 +87,7 @@ def snakemake(tmp_path, monkeypatch):
 
     monkeypatch.setattr(building, "project_root", lambda: tmp_path)
     monkeypatch.setattr(building, "subprocess", SimpleNamespace(run=start))
+    monkeypatch.setattr(building, "serving", lambda *_: nullcontext({}))
     return started
 
 
@@ -169,6 +173,23 @@ def test_a_build_waits_for_nothing_where_no_notebook_is_at_work(snakemake, capsy
         assert build_report(Request(name="one"), jobs=1) == 0
     assert len(snakemake) == 2
     assert "still at work" not in capsys.readouterr().out
+
+
+def test_what_is_imported_once_a_build_is_in_no_notebook_yet():
+    # A thread would be lost in a fork, and these find out at their import whether they are in a notebook.
+    program = f"""if True:
+        import importlib, sys
+        from pathlib import Path
+        for name in {building._WARM}:
+            importlib.import_module(name)
+        print(len(list(Path("/proc/self/task").iterdir())) if sys.platform == "linux" else 1)
+        print({{"valence_lib.training", "valence_lib.inspection", "ipywidgets"}} & set(sys.modules))
+    """
+    environment = os.environ | ONE_THREAD
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, env=environment
+    )
+    assert (finished.stdout, finished.returncode) == ("1\nset()\n", 0), finished.stderr
 
 
 def test_many_notebooks_of_one_build_work_side_by_side(notebook_at_work, tmp_path):

@@ -1,11 +1,9 @@
 """The way from one command to a finished report: checks what was asked, then lets Snakemake do what is stale."""
 
-import ctypes
 import fcntl
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,9 +14,19 @@ from pathlib import Path
 from valence_lib.errors import RunError, SettingsError, unknown_name
 from valence_lib.files import source_digest, stamp_of, write_json
 from valence_lib.settings import MODEL_RECIPES, PRESETS, CorpusSettings, training_settings
+from valence_lib.warm_start import end_with_parent, serving
 
 HELD_BY_NOTEBOOKS = ".notebooks-at-work"
-_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
+# What the notebooks and the page take seconds to import. Not `training` and `inspection`, whose progress bars
+# find out at their import whether they are in a notebook.
+_WARM = (
+    *("papermill", "ipykernel.kernelapp", "seaborn", "nbconvert", "pypandoc", "typst"),
+    "torch._inductor",  # which torch itself imports where it is told to be deterministic
+    *(
+        f"valence_lib.{name}"
+        for name in ("architecture", "runs", "pooling", "sentences", "rendering", "notebooks")
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ def build_report(request: Request, jobs: int, stop_with_parent: bool = False) ->
     root = project_root()
     folder = root / "reports" / request.name
     if stop_with_parent:
-        _end_with_parent()
+        end_with_parent()
     with _only_build(folder):
         config = folder / "request.json"
         _wait_for_orphans(folder)
@@ -145,7 +153,10 @@ def build_report(request: Request, jobs: int, stop_with_parent: bool = False) ->
         command += ["--directory", str(root), "--configfile", str(config), "--cores", str(jobs)]
         # Outputs appear whole or not at all, and the lock above is freed by the system also after a kill.
         command += ["--nolock", "--rerun-incomplete", "--keep-going", "--quiet", "host", "reason"]
-        finished = subprocess.run(command, check=False, preexec_fn=_end_with_parent)
+        with serving(_WARM, root) as found:
+            finished = subprocess.run(
+                command, check=False, env=os.environ | found, preexec_fn=end_with_parent
+            )
     if finished.returncode == 0:
         print(
             f"The report lies at {os.path.relpath(folder / 'report.html')} and {os.path.relpath(folder / 'report.pdf')}"
@@ -189,8 +200,3 @@ def held_while_running(path: Path) -> Iterator[None]:
     with path.open("a") as held:
         fcntl.flock(held, fcntl.LOCK_SH)
         yield
-
-
-def _end_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)

@@ -9,24 +9,20 @@ Design" (2008), which people with any common colour vision can tell apart.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import Transform
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from valence_lib.errors import SettingsError
-
-if TYPE_CHECKING:
-    pass
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
@@ -141,7 +137,7 @@ def note(ax: Axes, x: float, y: float, text: str, frame: Transform, **look: Any)
 def _mean_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     """Mean and half the width of its 95 % Student t interval, NaN for a single value."""
     n = len(values)
-    half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
+    half = special.stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
     return float(values.mean()), float(half)
 
 
@@ -225,6 +221,8 @@ def _plot_by_part(
     table: pd.DataFrame, column: str, edges: NDArray[np.float64], label: str, unit: str
 ) -> Figure:
     """A histogram a part, side by side on common axes, in per cent of the part's clips."""
+    import seaborn as sns  # takes longer to import than all else here, and no other figure needs it
+
     part_of = table["part"].astype(str)
     parts = [part for part in PARTS if part in set(part_of)]
     parts += sorted(set(part_of) - set(parts))

@@ -15,15 +15,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from nbformat import NotebookNode
 
 from valence_lib.errors import NotebookError, unknown_name
 from valence_lib.files import written_whole
+from valence_lib.warm_start import ONE_THREAD, ForkedKernel
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _TRACEBACK_LINES = 12
-# One thread each: notebooks run side by side, and sums then come out the same every time.
-_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def read_parameters(notebook: Path) -> dict[str, Any]:
@@ -115,8 +115,7 @@ def run_notebook(notebook: Path, destination: Path, parameters: Mapping[str, Any
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
-    for name in _ONE_THREAD:
-        os.environ[name] = "1"
+    os.environ.update(ONE_THREAD)
     failed = destination.with_suffix(".failed.ipynb")
     partial = destination.with_name(f".{destination.stem}.{os.getpid()}.partial.ipynb")
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -133,6 +132,7 @@ def run_notebook(notebook: Path, destination: Path, parameters: Mapping[str, Any
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
                 # A kernel that is shut down says so as an error; what matters of it is in the notebook.
                 extra_arguments=["--log-level=CRITICAL"],
+                kernel_manager_class=_WarmKernelManager,
             )
         write_notebook(destination, normalise(executed))
         failed.unlink(missing_ok=True)
@@ -149,6 +149,19 @@ def run_notebook(notebook: Path, destination: Path, parameters: Mapping[str, Any
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+class _WarmKernelManager(AsyncKernelManager):
+    """Starts the kernel by letting a forked process become it, where one waits for that."""
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
+        kernel = ForkedKernel.start(kernel_cmd, kw["env"], str(kw.get("cwd") or Path.cwd()))
+        if kernel is None:
+            await super()._async_launch_kernel(kernel_cmd, **kw)
+            return
+        provisioner: Any = self.provisioner
+        provisioner.process, provisioner.pid, provisioner.pgid = kernel, kernel.pid, kernel.pid
+        self._reconcile_connection_info(provisioner.connection_info)
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:

@@ -8,7 +8,11 @@ a number, a caption, alternative text. Afterwards `render_html` and `render_pdf`
 
 Nothing is executed and nothing is fetched, neither here nor by who opens the page. The same notebook gives
 the same bytes, whatever the folder, the time and the language of the machine.
+
+Every notebook imports this module, but only `valence render` lays out a page: what that needs is imported there.
 """
+
+from __future__ import annotations  # what is only named in signatures is not imported with this module
 
 import json
 import mimetypes
@@ -19,20 +23,18 @@ from html import escape
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-import matplotlib.pyplot as plt
-import nbformat
 import pandas as pd
-import pypandoc
-import typst
 from IPython.display import Markdown, display
-from matplotlib.figure import Figure
-from nbconvert import MarkdownExporter
-from traitlets.config import Config
 
 from valence_lib.errors import NotebookError
 from valence_lib.files import written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from nbformat import NotebookNode
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -71,6 +73,8 @@ def figure(fig: Figure, number: str, caption: str, alt: str, folder: Path | None
     not see it. With a `folder`, the PNG is also written there, under a name such as figure-1.png.
     Raises NotebookError if one of the texts is empty.
     """
+    from matplotlib import pyplot as plt
+
     _require(f"figure {number!r}", number=number, caption=caption, alt=alt)
     image = BytesIO()
     # matplotlib would otherwise sign the file with its version.
@@ -171,6 +175,8 @@ def render_pdf(notebook: Path, destination: Path, title: str) -> None:
     The same notebook as for `render_html`, laid out by typst with the fonts inside its wheel. Of an audio
     player only a remark remains. Raises NotebookError as `render_html` does, and where typst refuses the document.
     """
+    import typst
+
     markdown, images = _markdown(notebook)
     # Made only for what it refuses: neither edition is to exist without the other.
     _page(notebook, markdown, images, title)
@@ -234,6 +240,10 @@ def _kind_of(cells: list[str]) -> str:
 
 def _markdown(path: Path) -> tuple[str, dict[str, bytes]]:
     """The notebook as one Markdown text, and its images as bytes under the names that the text uses."""
+    import nbformat
+    from nbconvert import MarkdownExporter
+    from traitlets.config import Config
+
     try:
         notebook = nbformat.read(path, as_version=4)
     except FileNotFoundError:
@@ -269,7 +279,7 @@ def _markdown(path: Path) -> tuple[str, dict[str, bytes]]:
     return markdown, resources["outputs"]
 
 
-def _require_presentable(cell: nbformat.NotebookNode, where: str) -> None:
+def _require_presentable(cell: NotebookNode, where: str) -> None:
     """Everything a reader would miss in the outputs of one code cell raises, and the message names the cell."""
     for output in cell.outputs:
         if output.output_type == "error":
@@ -294,7 +304,7 @@ def _fence(text: str) -> str:
     return "`" * max(3, longest + 1)
 
 
-def _figure_json(output: nbformat.NotebookNode) -> str:
+def _figure_json(output: NotebookNode) -> str:
     """What page.lua needs to build a figure, on one line."""
     described = output.metadata["image/png"]
     source = output.metadata["filenames"]["image/png"]
@@ -320,6 +330,8 @@ def _page(notebook: Path, markdown: str, images: dict[str, bytes], title: str) -
 
 
 def _pandoc(markdown: str, target: str, title: str, *options: str) -> str:
+    import pypandoc
+
     template = TEMPLATES / "report" / {"html": "page.html", "typst": "page.typ"}[target]
     with tempfile.TemporaryDirectory() as folder:
         # On the command line the title would be read in the encoding of the locale.

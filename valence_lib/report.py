@@ -11,25 +11,29 @@ reports/<name>/
   tables/, figures/, report.html, report.pdf
 """
 
+from __future__ import annotations  # what is only named in signatures is not imported with this module
+
 import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from valence_lib.corpora import RATER_COLUMN, Corpus
+from valence_lib.corpora import RATER_COLUMN
 from valence_lib.errors import RunError
 from valence_lib.evaluation import Resampling, compare, groups_of, raters, results_rows
 from valence_lib.files import write_json, written_whole
-from valence_lib.inspection import Inspection
 from valence_lib.settings import CorpusSettings, FeatureSettings
 from valence_lib.splits import shared_speakers
-from valence_lib.store import FeatureStore
 from valence_lib.tables import title_of
-from valence_lib.training import Material
+
+if TYPE_CHECKING:
+    from valence_lib.corpora import Corpus
+    from valence_lib.inspection import Inspection
+    from valence_lib.training import Material
 
 GROUPINGS = ("speaker", "sex", "language", "emotion", "sentence")
 NUMBER_COLUMNS = {
@@ -141,6 +145,9 @@ def load_material(folder: Path) -> Material:
     Raises:
         RunError: it is not.
     """
+    from valence_lib.store import FeatureStore
+    from valence_lib.training import Material  # brings torch, which most notebooks do without
+
     clips = load_frame(folder / "preprocess" / "clips.csv")
     features = FeatureSettings.from_mapping(load_json(folder / "preprocess" / "corpus.json")["features"])
     return Material(FeatureStore(folder.parent / FEATURES_FOLDER, clips, features), clips)

@@ -126,7 +126,7 @@ class TrainingSettings(_Settings):
             raise SettingsError(unknown_name("precision", self.precision, PRECISIONS))
 
 
-# What the course report says of each model's training, beyond what all share.
+# What the course report says of each model's training, beyond what all share; the slowest to train last.
 MODEL_RECIPES: dict[str, dict[str, Any]] = {
     "LSTM1": {},
     "CNN": {},

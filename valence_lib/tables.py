@@ -1,11 +1,14 @@
 """Every table of the report, from results.json; the only place that rounds."""
 
+from __future__ import annotations  # a table of layers is made without torch
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from valence_lib.architecture import Layer
+if TYPE_CHECKING:
+    from valence_lib.architecture import Layer
 
 METRIC_TITLES = {"mse": "MSE", "mae": "MAE", "pearson_r": "Pearson r", "ccc": "CCC"}
 MOST_QUARANTINED = 50
