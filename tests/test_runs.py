@@ -65,7 +65,7 @@ def test_predictions_are_those_of_a_model_built_by_hand(material, tmp_path, mode
     assert np.std(expected) > 1e-3
 
 
-@pytest.mark.parametrize(("model", "most_frames"), [("CNN", 1024), ("LSTM1", 8192), ("LSTM2", 8192)])
+@pytest.mark.parametrize(("model", "most_frames"), [("CNN", 512), ("LSTM1", 8192), ("LSTM2", 8192)])
 def test_a_batch_is_large_for_recurrent_layers_and_small_for_maps(model, most_frames):
     nothing = np.zeros((0, 0), np.float32)
     built = build_model(model, FEATURES.n_mels)

@@ -35,7 +35,7 @@ _FILES_PER_SHARE = 128  # enough that a batch finds clips of like length
 _FRAMES_AT_ONCE = 16_384  # of spectrograms that a worker holds before it predicts: 8 MB
 _WINDOWS_PER_SHARE = 32  # 64 are hardly faster and take 40 MB more
 _SECONDS_PER_SHARE = 60  # where windows lie far apart, a share has fewer of them
-_WINDOW_WORKERS = 1  # beside the caller, who transforms; each holds the CNN's maps of a batch, about 90 MB
+_WINDOW_WORKERS = 1  # beside the caller, who transforms; each holds a batch's maps or gates, some 40 MB
 
 Taken = TypeVar("Taken")
 Made = TypeVar("Made")

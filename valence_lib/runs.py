@@ -27,10 +27,10 @@ from valence_lib.files import write_json, written_whole
 from valence_lib.models import build_model, count_parameters
 from valence_lib.settings import FeatureSettings, TrainingSettings
 
-# Frames of a batch that is predicted, with padding. The CNN's maps of so many take tens of MB, and more
-# would leave the cache. A recurrent layer takes a step with as many rows as there are clips: few rows, and
-# what is fixed in a step outweighs its product; it holds some 10 kB a frame.
-_FRAMES_PER_BATCH = 1024
+# Frames of a batch that is predicted, with padding. The CNN's maps of so many take some 40 MB, and it is no
+# faster with more. A recurrent layer takes a step with as many rows as there are clips: few rows, and what is
+# fixed in a step outweighs its product; it holds some 10 kB a frame.
+_FRAMES_PER_BATCH = 512
 _FRAMES_PER_RECURRENT_BATCH = 8192
 # What reading a folder raises where a file is not there, cut off, of another program, or of another model.
 _DAMAGES = (OSError, ValueError, KeyError, TypeError, RuntimeError, SettingsError, SafetensorError)
