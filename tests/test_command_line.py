@@ -242,6 +242,22 @@ def test_predict_imports_nothing_that_it_does_not_use(run, clips):
     assert finished.stdout.splitlines()[-1] == "[]"
 
 
+def test_predict_asked_wrongly_says_so_before_it_imports_torch():
+    program = (
+        "import sys; from valence_lib.__main__ import main; "
+        "status = main(['predict', 'x.wav', '--run', 'y', '--hop', '1']); "
+        "print(status, 'torch' in sys.modules)"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert finished.stdout.split() == ["2", "False"]
+
+
 def test_predict_refuses_a_folder_without_clips_and_one_without_a_run(run, tmp_path, capsys):
     status, out, err = _predict(capsys, run, tmp_path)
     assert (status, out) == (1, "")

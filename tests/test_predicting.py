@@ -1,6 +1,7 @@
 """Predictions of many files and along recordings: equal to those of single clips, in order, in bounded memory."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from toy import FEATURES, tone
 
 from valence_lib import predicting
-from valence_lib.errors import SettingsError
+from valence_lib.errors import ClipError, SettingsError
 from valence_lib.features import Standardiser, log_mel
 from valence_lib.models import build_model
 from valence_lib.predicting import predict_files, predict_windows
@@ -180,19 +181,79 @@ def test_samples_held_at_once_do_not_grow_with_the_recording(run, tmp_path, monk
     for row in predict_windows([path], run, 4, 1):
         done = row.end_seconds * RATE
     assert done == read == 60 * minutes * RATE
-    # Two workers' stretches of 35 s, one that waits, one that is being cut, and a block.
-    assert max(ahead) <= (4 * 35 + 1) * RATE
+    # A stretch of 35 s that is being predicted, one that is being cut, and a block.
+    assert max(ahead) <= (2 * 35 + 1) * RATE
 
 
-def test_the_number_of_cores_changes_nothing(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["train", "speaker"])
+def test_the_number_of_cores_changes_nothing(run, kind, tmp_path, monkeypatch):
+    run = run if kind == "train" else by_speaker(run)
     path = write(tmp_path / "a.wav", recording(40))
-    files = [write(tmp_path / f"{n}.wav", recording(0.5, n)) for n in range(5)]
+    files = [write(tmp_path / f"{n}.wav", recording(0.5, n)) for n in range(7)]
+    files[2:2] = [tmp_path / "absent.wav", write(tmp_path / "silent.wav", np.zeros(RATE))]
     monkeypatch.setattr(predicting, "_FILES_PER_SHARE", 2)
+    monkeypatch.setattr(predicting, "_WINDOWS_PER_SHARE", 8)
     found = []
-    for cores in (1, 4):
+    for cores in (1, 2, 4):
         monkeypatch.setattr(predicting.os, "cpu_count", lambda cores=cores: cores)
-        found.append([*predict_windows([path], run, 4, 1), *predict_files(files, run)])
-    assert found[0] == found[1]
+        rows = [*predict_windows([path], run, 4, 1), *predict_files(files, run)]
+        found.append([(row.file, row.valence, row.error and row.error.reason) for row in rows])
+    assert found[0] == found[1] == found[2]
+    assert [reason for _, _, reason in found[0] if reason] == ["unreadable", "silent"]
+
+
+def test_clips_held_at_once_do_not_grow_with_their_number(run, tmp_path, monkeypatch):
+    """Counts the frames of clips that were read and are not yet predicted; all are in one pickle."""
+    monkeypatch.setattr(predicting, "_FRAMES_AT_ONCE", 500)
+    path = tmp_path / "many.pkl"
+    audio = recording(1)  # 63 frames
+    path.write_bytes(pickle.dumps([{"audio_data": audio + np.float32(n * 1e-5)} for n in range(200)]))
+    read, done, ahead, at_once = 0, 0, [], []
+    check_waveform, predict = predicting.check_waveform, Run.predict
+
+    def counted(waveform, n_fft):
+        nonlocal read
+        check_waveform(waveform, n_fft)
+        read += FEATURES.frames(waveform.size)
+        ahead.append(read - done)
+
+    def predicted(self, log_mels, speakers):
+        nonlocal done
+        at_once.append(sum(map(len, log_mels)))
+        done += at_once[-1]
+        return predict(self, log_mels, speakers)
+
+    monkeypatch.setattr(predicting, "check_waveform", counted)
+    monkeypatch.setattr(Run, "predict", predicted)
+    assert len({row.file for row in predict_files([path], run) if row.valence is not None}) == 200
+    assert done == read == 200 * 63
+    assert max(at_once) < 500 + 63
+    assert max(ahead) < 500 + 2048 + 2 * 63  # some 2,048 are transformed at a time
+
+
+@pytest.mark.parametrize("kind", ["train", "speaker"])
+@pytest.mark.parametrize("seconds", [30, 3])
+def test_the_windows_before_a_damage_still_count(run, kind, seconds, tmp_path, monkeypatch):
+    monkeypatch.setattr(predicting, "_WINDOWS_PER_SHARE", 8)
+    run = run if kind == "train" else by_speaker(run)
+    samples = recording(40)
+    whole = write(tmp_path / "whole.wav", samples[: seconds * RATE])
+    expected = list(predict_windows([whole], run, 4, 1)) if seconds > 4 else []
+    read_audio_blocks = predicting.read_audio_blocks
+
+    def damaged(path, sample_rate):
+        for number, block in enumerate(read_audio_blocks(path, sample_rate)):
+            if number == seconds:
+                raise ClipError("unreadable", "here it breaks off.")
+            yield block
+
+    monkeypatch.setattr(predicting, "read_audio_blocks", damaged)
+    *found, last = predict_windows([write(tmp_path / "damaged.wav", samples)], run, 4, 1)
+    assert len(found) == max(0, seconds - 3)
+    times = [(row.start_seconds, row.end_seconds) for row in found]
+    assert times == [(row.start_seconds, row.end_seconds) for row in expected]
+    assert [row.valence for row in found] == pytest.approx([row.valence for row in expected], abs=1e-5)
+    assert (last.file, last.valence, last.error.reason) == (str(tmp_path / "damaged.wav"), None, "unreadable")
 
 
 def test_threads_of_torch_are_as_before_also_where_the_caller_stops_early(run, tmp_path):

@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from toy import FEATURES, Tones, make_material, tone
 
+from valence_lib import runs
 from valence_lib.batches import Batch, pad
 from valence_lib.errors import RunError
-from valence_lib.features import log_mel
+from valence_lib.features import Standardiser, log_mel
 from valence_lib.models import MODELS, build_model, count_parameters
 from valence_lib.runs import Run, named, part_of, pick_device, predict_batches, read_tensors, save_tensors
-from valence_lib.settings import STANDARDISE, training_settings
+from valence_lib.settings import STANDARDISE, TrainingSettings, training_settings
 from valence_lib.training import train
 
 NEW_CLIPS = [log_mel(tone(1 + n / 40, 0.05 + n / 400, n), FEATURES) for n in range(150)]
@@ -46,7 +47,8 @@ def folder(finished, tmp_path):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_predictions_are_those_of_a_model_built_by_hand(material, tmp_path, model):
+def test_predictions_are_those_of_a_model_built_by_hand(material, tmp_path, model, monkeypatch):
+    monkeypatch.setattr(runs, "_FRAMES_PER_RECURRENT_BATCH", 1024)
     run = Run.load(_train(material, tmp_path, model))
     frames = np.concatenate([material.store[row] for row in material.rows("train")]).astype(np.float64)
     weights = load_file(tmp_path / "best.safetensors")
@@ -61,6 +63,19 @@ def test_predictions_are_those_of_a_model_built_by_hand(material, tmp_path, mode
     assert (found.shape, found.dtype) == ((150,), np.float64)
     assert found == pytest.approx(np.array(expected), abs=1e-4)
     assert np.std(expected) > 1e-3
+
+
+@pytest.mark.parametrize(("model", "most_frames"), [("CNN", 512), ("LSTM1", 8192), ("LSTM2", 8192)])
+def test_a_batch_is_large_for_recurrent_layers_and_small_for_maps(model, most_frames):
+    nothing = np.zeros((0, 0), np.float32)
+    built = build_model(model, FEATURES.n_mels)
+    run = Run(FEATURES, TrainingSettings(), built, Standardiser("none", (), nothing, nothing))
+    shapes = []
+    built.register_forward_pre_hook(lambda _, arguments: shapes.append(arguments[0].shape[:2]))
+    clip = np.zeros((100, FEATURES.n_mels), np.float32)
+    run.predict([clip] * 200, [""] * 200)
+    assert sum(clips for clips, _ in shapes) == 200
+    assert max(clips for clips, _ in shapes) == most_frames // 100
 
 
 def test_predictions_do_not_depend_on_what_else_is_predicted(finished):

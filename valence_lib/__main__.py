@@ -135,13 +135,14 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    if options.window is None and (options.hop is not None or options.plot):
+        raise SettingsError("--hop or --plot was given without --window; add --window SECONDS, such as 4.")
+    low, high = parse_range(options.range)
+    # Only now what takes seconds to import: what was asked wrongly is said at once.
     from valence_lib.files import written_whole
     from valence_lib.predicting import Prediction, list_files, predict_files, predict_windows
     from valence_lib.runs import Run
 
-    if options.window is None and (options.hop is not None or options.plot):
-        raise SettingsError("--hop or --plot was given without --window; add --window SECONDS, such as 4.")
-    low, high = parse_range(options.range)
     run = Run.load(options.run)
     files = list_files(options.files)
     if options.plot and len(files) > 1:

@@ -31,7 +31,7 @@ class Bands(NamedTuple):
 
 
 # Reassociation lets the sum become vector code; it is the same for every frame all the same.
-@numba.njit(fastmath={"contract", "reassoc"}, error_model="numpy", cache=True)
+@numba.njit(fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True, cache=True)
 def _power(spectrum, power):  # type: ignore[no-untyped-def]
     """Power of each bin; returns their sum. The spectrum's real and imaginary parts alternate."""
     total = power.dtype.type(0)
@@ -54,6 +54,7 @@ def _power(spectrum, power):  # type: ignore[no-untyped-def]
     ],
     fastmath={"contract"},
     error_model="numpy",
+    nogil=True,
     cache=True,
 )
 def mel_power(spectra, first_bin, offset, weight, mel, mean):  # type: ignore[no-untyped-def]
@@ -101,6 +102,7 @@ def mel_power(spectra, first_bin, offset, weight, mel, mean):  # type: ignore[no
 @numba.njit(
     "void(float32[:,::1], float32[::1], int64[:,::1], float32[::1], float32, float32, float32, boolean[::1])",
     error_model="numpy",
+    nogil=True,
     cache=True,
 )
 def mark_weak_frames(mel, mean, clips, to_one_bin, cut_off, smallest, share, weak):  # type: ignore[no-untyped-def]

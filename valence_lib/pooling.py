@@ -66,6 +66,7 @@ def _rows(maps: Tensor) -> NDArray:
 @numba.njit(
     "void(float32[:,:,::1], int64[::1], int64, float32[:,:,::1], uint8[:,:,::1], uint8[:,:,::1])",
     error_model="numpy",
+    nogil=True,
     cache=True,
 )
 def _pool(maps, lengths, channels, largest, band, frame):  # type: ignore[no-untyped-def]
@@ -111,6 +112,7 @@ def _pool(maps, lengths, channels, largest, band, frame):  # type: ignore[no-unt
 @numba.njit(
     "void(float32[:,:,::1], int64[::1], int64, uint8[:,:,::1], uint8[:,:,::1], float32[:,:,::1])",
     error_model="numpy",
+    nogil=True,
     cache=True,
 )
 def _pass_back(gradient, lengths, channels, band, frame, passed):  # type: ignore[no-untyped-def]

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +23,7 @@ import torch
 
 from valence_lib.corpora import course_waveform
 from valence_lib.errors import ClipError, RunError, SettingsError
-from valence_lib.features import LogMel, log_mel
+from valence_lib.features import LogMel, log_mels
 from valence_lib.pickles import read_course_pickle
 from valence_lib.runs import Run
 from valence_lib.waveforms import Waveform, check_waveform, read_audio, read_audio_blocks
@@ -33,9 +33,9 @@ PICKLE_SUFFIXES = {".pkl", ".pickle"}
 
 _FILES_PER_SHARE = 128  # enough that a batch finds clips of like length
 _FRAMES_AT_ONCE = 16_384  # of spectrograms that a worker holds before it predicts: 8 MB
-_WINDOWS_PER_SHARE = 32
+_WINDOWS_PER_SHARE = 32  # 64 are hardly faster and take 40 MB more
 _SECONDS_PER_SHARE = 60  # where windows lie far apart, a share has fewer of them
-_WINDOW_WORKERS = 1  # beside the caller, who reads; each holds the CNN's maps of a batch, about 90 MB
+_WINDOW_WORKERS = 1  # beside the caller, who transforms; each holds a batch's maps or gates, some 40 MB
 
 Taken = TypeVar("Taken")
 Made = TypeVar("Made")
@@ -206,36 +206,46 @@ def _clips_in(path: Path, sample_rate: int) -> Iterator[tuple[str, Callable[[], 
 
 
 def _predict_share(files: Sequence[Path], run: Run, most_frames: float) -> list[list[Prediction]]:
-    """The predictions of each file's clips; no more spectrograms are held than so many frames and a clip."""
+    """The predictions of each file's clips; no more spectrograms are held than so many frames and some clips."""
     found: list[list[Prediction]] = []
-    waiting: list[tuple[list[Prediction], int, str, LogMel]] = []
-    n_frames = 0
+    places: list[tuple[list[Prediction], int, str]] = []  # of clips to be predicted, each with its speaker
 
-    def predict_waiting() -> None:
-        if waiting:
-            values = run.predict([entry[-1] for entry in waiting], [entry[-2] for entry in waiting])
-            for (of_file, place, _, _), value in zip(waiting, values.tolist(), strict=True):
-                of_file[place] = Prediction(of_file[place].file, value)
-            waiting.clear()
+    def usable() -> Iterator[Waveform]:
+        for path in files:
+            of_file: list[Prediction] = []
+            found.append(of_file)
+            for name, read in _clips_in(path, run.features.sample_rate):
+                try:
+                    waveform = read()
+                    check_waveform(waveform, run.features.n_fft)
+                except ClipError as error:
+                    of_file.append(Prediction(name, None, error))
+                    continue
+                places.append((of_file, len(of_file), str(path.parent)))
+                of_file.append(Prediction(name, None))
+                yield waveform
 
-    for path in files:
-        of_file: list[Prediction] = []
-        found.append(of_file)
-        for name, read in _clips_in(path, run.features.sample_rate):
-            try:
-                waveform = read()
-                check_waveform(waveform, run.features.n_fft)
-            except ClipError as error:
-                of_file.append(Prediction(name, None, error))
-                continue
-            waiting.append((of_file, len(of_file), str(path.parent), log_mel(waveform, run.features)))
-            of_file.append(Prediction(name, None))
-            n_frames += len(waiting[-1][-1])
-            if n_frames >= most_frames:
-                predict_waiting()
-                n_frames = 0
-    predict_waiting()
+    for spectrograms in _within(log_mels(usable(), run.features), most_frames):
+        of_these = places[: len(spectrograms)]
+        del places[: len(spectrograms)]
+        values = run.predict(spectrograms, [speaker for _, _, speaker in of_these])
+        for (of_file, place, _), value in zip(of_these, values.tolist(), strict=True):
+            of_file[place] = Prediction(of_file[place].file, value)
     return found
+
+
+def _within(spectrograms: Iterable[LogMel], most_frames: float) -> Iterator[list[LogMel]]:
+    """Successive spectrograms, in lists that end once they hold so many frames."""
+    held: list[LogMel] = []
+    n_frames = 0
+    for frames in spectrograms:
+        held.append(frames)
+        n_frames += len(frames)
+        if n_frames >= most_frames:
+            yield held
+            held, n_frames = [], 0
+    if held:
+        yield held
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -272,19 +282,27 @@ def _cut_stretches(
         window, hop: samples.
         least: samples without which the last window is left out; a recording's first window never is.
         most_samples: of a stretch, unless a single window has more.
+
+    Raises:
+        ClipError: what reading raises, after the windows that were whole before it.
     """
     many = min(_WINDOWS_PER_SHARE, 1 + max(0, most_samples - window) // hop)
     windows = [(number * hop, number * hop + window) for number in range(many)]
     start, held = 0, np.zeros(0, np.float32)  # where the next window begins, and the samples from there on
     to_skip = 0  # samples between two windows, where the hop is longer than the window
-    for block in blocks:
-        held = np.concatenate([held, block[to_skip:]])
-        to_skip = max(0, to_skip - len(block))
-        while len(held) >= windows[-1][1]:
-            yield _Stretch(start, held[: windows[-1][1]], windows)
-            start += many * hop
-            to_skip = max(0, many * hop - len(held))
-            held = held[many * hop :]
+    try:
+        for block in blocks:
+            held = np.concatenate([held, block[to_skip:]])
+            to_skip = max(0, to_skip - len(block))
+            while len(held) >= windows[-1][1]:
+                yield _Stretch(start, held[: windows[-1][1]], windows)
+                start += many * hop
+                to_skip = max(0, many * hop - len(held))
+                held = held[many * hop :]
+    except ClipError:
+        if whole := [(begin, end) for begin, end in windows if end <= len(held)]:
+            yield _Stretch(start, held, whole)
+        raise
     rest = []
     begin = 0
     # The window before has not reached the end while samples follow it: those beyond `window - hop`.
@@ -321,13 +339,23 @@ def _curve(
     name: str, read: Callable[[], Iterable[Waveform]], run: Run, window: int, hop: int
 ) -> Iterator[Prediction]:
     """A recording's windows; `read` starts to read it from its beginning."""
-    try:
-        fitted = _fitted_to_recording(name, read, run, window, hop)
-        predict = partial(_predict_stretch, name=name, run=fitted)
-        for predictions in _in_parallel(predict, _stretches_of(read, run, window, hop), _WINDOW_WORKERS):
-            yield from predictions
-    except ClipError as error:
+    fitted = _fitted_to_recording(name, read, run, window, hop)
+    damage: list[ClipError] = []
+    transformed = (_transform(stretch, name, run) for stretch in _stretches_of(read, run, window, hop))
+    predict = partial(_predict_stretch, run=fitted)
+    # The caller transforms one stretch while a worker predicts the one before.
+    for rows in _in_parallel(predict, _until_damage(transformed, damage), _WINDOW_WORKERS):
+        yield from rows
+    for error in damage:
         yield Prediction(name, None, error)
+
+
+def _until_damage(found: Iterable[Made], damage: list[ClipError]) -> Iterator[Made]:
+    """The same, except that a ClipError ends it and is put down in `damage`: what came before still counts."""
+    try:
+        yield from found
+    except ClipError as error:
+        damage.append(error)
 
 
 def _fitted_to_recording(
@@ -338,32 +366,41 @@ def _fitted_to_recording(
         return run
 
     def usable() -> Iterator[Waveform]:
-        for stretch in _stretches_of(read, run, window, hop):
+        for stretch in _until_damage(_stretches_of(read, run, window, hop), []):
             yield from (samples for samples in stretch.cut() if not _refusal(samples, run))
 
     count = sum(1 for _ in usable())
     if not count:
         return run
-    log_mels = (log_mel(samples, run.features) for samples in usable())
-    return run.fitted_to_speakers(log_mels, [name] * count)
+    return run.fitted_to_speakers(log_mels(usable(), run.features), [name] * count)
 
 
-def _predict_stretch(stretch: _Stretch, name: str, run: Run) -> list[Prediction]:
+_Transformed = tuple[list[Prediction], dict[int, LogMel]]
+
+
+def _transform(stretch: _Stretch, name: str, run: Run) -> _Transformed:
+    """A row a window, still without valence; and by row the spectrograms of the windows that can have one.
+
+    Raises:
+        ClipError: the windows are one that is a whole recording and too short.
+    """
     rate = run.features.sample_rate
     # What holds less than a frame is a whole recording, since no other window is let through.
     if stretch.windows[0][1] < run.features.n_fft:
         check_waveform(stretch.samples, run.features.n_fft)
-    log_mels = {
-        place: log_mel(samples, run.features)
-        for place, samples in enumerate(stretch.cut())
-        if not _refusal(samples, run)
-    }
-    values = run.predict_fitted(list(log_mels.values()), [name] * len(log_mels))
-    of_place = dict(zip(log_mels, values.tolist(), strict=True))
     times = [((stretch.start + begin) / rate, (stretch.start + end) / rate) for begin, end in stretch.windows]
-    return [
-        Prediction(name, of_place.get(place), None, start, end) for place, (start, end) in enumerate(times)
-    ]
+    rows = [Prediction(name, None, None, start, end) for start, end in times]
+    heard = {place: samples for place, samples in enumerate(stretch.cut()) if not _refusal(samples, run)}
+    return rows, dict(zip(heard, log_mels(heard.values(), run.features), strict=True))
+
+
+def _predict_stretch(transformed: _Transformed, run: Run) -> list[Prediction]:
+    rows, spectrograms = transformed
+    speakers = [rows[place].file for place in spectrograms]
+    values = run.predict_fitted(list(spectrograms.values()), speakers)
+    for place, value in zip(spectrograms, values.tolist(), strict=True):
+        rows[place] = replace(rows[place], valence=value)
+    return rows
 
 
 def _refusal(samples: Waveform, run: Run) -> ClipError | None:
