@@ -7,14 +7,15 @@ PRESET ?= default
 SEED ?= 0
 SEEDS ?= 3
 EPOCHS ?= 20
+PRECISION ?= float32
 RANGE ?= 1,5
 JOBS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
 # Through the environment, so that a path may hold any character.
-export CORPUS NAME PRESET SEED SEEDS EPOCHS RANGE
-ASKED := --corpus="$$CORPUS" --preset="$$PRESET" --seed="$$SEED" --seeds="$$SEEDS" --epochs="$$EPOCHS" --range="$$RANGE" \
+export CORPUS NAME PRESET SEED SEEDS EPOCHS PRECISION RANGE
+ASKED := --corpus="$$CORPUS" --preset="$$PRESET" --seed="$$SEED" --seeds="$$SEEDS" --epochs="$$EPOCHS" --precision="$$PRECISION" --range="$$RANGE" \
          $(if $(NAME),--name="$$NAME") $(if $(JOBS),--jobs=$(JOBS))
 # One thread a process: jobs run side by side, and sums come out the same every time.
 export OMP_NUM_THREADS = 1
@@ -24,7 +25,7 @@ export OMP_NUM_THREADS = 1
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables of report: CORPUS=$(CORPUS) NAME=(after the corpus) PRESET=$(PRESET) SEED=$(SEED) SEEDS=$(SEEDS) EPOCHS=$(EPOCHS) RANGE=$(RANGE) JOBS=(all cores)"
+	@echo "Variables of report: CORPUS=$(CORPUS) NAME=(after the corpus) PRESET=$(PRESET) SEED=$(SEED) SEEDS=$(SEEDS) EPOCHS=$(EPOCHS) PRECISION=$(PRECISION) RANGE=$(RANGE) JOBS=(all cores)"
 
 # The stamp comes last, so that a cut-off installation is done again.
 $(INSTALLED): requirements.lock pyproject.toml

@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", type=int, default=3, help="trainings of each model and preset (default: 3)"
     )
     report.add_argument("--epochs", type=int, default=20, help="of each training (default: 20)")
+    report.add_argument(
+        "--precision", default="float32", help="of large products: bfloat16 pays where there are units for it"
+    )
     report.add_argument("--range", default="1,5", metavar="LOW,HIGH", help="the rating scale (default: 1,5)")
     report.add_argument(
         "--clips-per-speaker", type=int, default=0, metavar="N", help="a smaller corpus; 0 takes all"
@@ -214,6 +217,7 @@ def _report(options: argparse.Namespace) -> int:
         seed=options.seed,
         seeds=options.seeds,
         epochs=options.epochs,
+        precision=options.precision,
         valence_low=low,
         valence_high=high,
         clips_per_speaker=options.clips_per_speaker,

@@ -40,6 +40,7 @@ class Request:
         seed: the first seed, and that of the split.
         seeds: how many trainings of each model and preset, with successive seeds.
         epochs: of each training.
+        precision: of each training's large products.
         valence_low, valence_high: the rating scale.
         clips_per_speaker: a smaller corpus of the first so many clips of each speaker; 0 takes all.
     """
@@ -50,6 +51,7 @@ class Request:
     seed: int = 0
     seeds: int = 3
     epochs: int = 20
+    precision: str = "float32"
     valence_low: float = 1.0
     valence_high: float = 5.0
     clips_per_speaker: int = 0
@@ -66,7 +68,7 @@ class Request:
             raise SettingsError(
                 f"SEEDS={self.seeds} was given; expected how many trainings of each model, 1 or more."
             )
-        training_settings("LSTM2", self.preset, self.seed, epochs=self.epochs)
+        training_settings("LSTM2", self.preset, self.seed, epochs=self.epochs, precision=self.precision)
         CorpusSettings(self.valence_low, self.valence_high, self.clips_per_speaker, self.seed)
 
     def runs(self) -> list[dict[str, str | int]]:
