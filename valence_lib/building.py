@@ -18,9 +18,9 @@ from valence_lib.warm_start import end_with_parent, serving
 
 HELD_BY_NOTEBOOKS = ".notebooks-at-work"
 # What the notebooks and the page take seconds to import. Not `training` and `inspection`, whose progress bars
-# find out at their import whether they are in a notebook.
+# find out at their import whether they are in a notebook, nor seaborn, whose widgets do; scipy.stats is most of it.
 _WARM = (
-    *("papermill", "ipykernel.kernelapp", "seaborn", "nbconvert", "pypandoc", "typst"),
+    *("papermill", "ipykernel.kernelapp", "scipy.stats", "nbconvert", "pypandoc", "typst"),
     "torch._inductor",  # which torch itself imports where it is told to be deterministic
     *(
         f"valence_lib.{name}"
