@@ -6,23 +6,26 @@ wide, which is 720 CSS pixels at 96 pixels an inch. Colours are those of Okabe a
 Design" (2008), which people with any common colour vision can tell apart.
 """
 
+from __future__ import annotations  # a valence curve is drawn without pandas
+
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import Transform
 from numpy.typing import NDArray
-from scipy import special
 
 from valence_lib.errors import SettingsError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
@@ -94,13 +97,15 @@ def require(condition: bool, given: str, expected: str) -> None:
 
 def _checked(table: pd.DataFrame, numbers: tuple[str, ...], names: tuple[str, ...] = ()) -> pd.DataFrame:
     """`table`, once it is known to have rows, all those columns, and only finite numbers."""
+    from pandas.api.types import is_numeric_dtype
+
     missing = [column for column in (*numbers, *names) if column not in table]
     columns = ", ".join((*names, *numbers))
     require(not missing, f"the table has no column {', '.join(missing)}", f"the columns {columns}")
     require(len(table) > 0, "the table has no rows", "at least one")
     for column in numbers:
         kind = table[column].dtype
-        require(pd.api.types.is_numeric_dtype(kind), f"the column {column} is of type {kind}", "numbers")
+        require(is_numeric_dtype(kind), f"the column {column} is of type {kind}", "numbers")
         bad = int((~np.isfinite(table[column].to_numpy(np.float64))).sum())
         require(bad == 0, f"{bad} of {len(table)} values of {column} are NaN or infinite", "finite numbers")
     for column in names:
@@ -137,6 +142,8 @@ def note(ax: Axes, x: float, y: float, text: str, frame: Transform, **look: Any)
 def _mean_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     """Mean and half the width of its 95 % Student t interval, NaN for a single value."""
     n = len(values)
+    from scipy import special
+
     half = special.stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
     return float(values.mean()), float(half)
 

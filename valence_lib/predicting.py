@@ -1,9 +1,10 @@
 """Files in, predictions out: many short clips, or one valence curve along a long recording.
 
-Worker threads take shares of the work along the whole road, from reading to the model: decoding, the
-transform and the model's layers let other threads run meanwhile. A worker holds one share, whatever the
-number of files or the length of a recording, and shares are cut the same way on every machine, so that
-the number of cores changes no prediction.
+Worker threads take shares of the files along the whole road, from reading to the model: decoding, the
+transform and the model's layers let other threads run meanwhile. Along a recording the caller reads and
+transforms, and a worker predicts. A worker holds one share, whatever the number of files or the length of
+a recording, and shares are cut the same way on every machine, so that the number of cores changes no
+prediction. Processes would share the work little better, and would each import torch first, for seconds.
 """
 
 import math
@@ -31,7 +32,7 @@ from valence_lib.waveforms import Waveform, check_waveform, read_audio, read_aud
 AUDIO_SUFFIXES = {".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"}
 PICKLE_SUFFIXES = {".pkl", ".pickle"}
 
-_FILES_PER_SHARE = 128  # enough that a batch finds clips of like length
+_FILES_PER_SHARE = 128  # enough to fill a batch, few enough that many cores have their share
 _FRAMES_AT_ONCE = 16_384  # of spectrograms that a worker holds before it predicts: 8 MB
 _WINDOWS_PER_SHARE = 32  # 64 are hardly faster and take 40 MB more
 _SECONDS_PER_SHARE = 60  # where windows lie far apart, a share has fewer of them
