@@ -565,7 +565,7 @@ def _plot_binned(
     ax: Axes,
     predictions: pd.DataFrame,
     column: str,
-    values: "pd.Series[float]",
+    values: pd.Series[float],
     edges: NDArray[np.float64],
     positions: NDArray[np.float64],
 ) -> list[int]:
