@@ -27,7 +27,7 @@ FULL: dict[str, Any] = {
     "copies": 12,
     "rounds": 5,
     "waveforms": 400,
-    "training_clips": {"LSTM1": 768, "CNN": 128, "LSTM2": 768},
+    "training_clips": {"LSTM1": 768, "CNN": 96, "LSTM2": 512},
     "preprocessed": (10_000, 40_000),
     "ratings_per_speaker": 0,
     "seeds": 5,

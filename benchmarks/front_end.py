@@ -1,6 +1,7 @@
 """The front end against the ways of librosa, torch and Kaldi, all on one thread."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import librosa
@@ -8,12 +9,12 @@ import numpy as np
 import scipy.fft
 import torch
 
-from benchmarks.timing import rates, ratio, side_by_side, spread
+from benchmarks.timing import each, rates, ratio, side_by_side, spread
 from benchmarks.work import SETTINGS
 from valence_lib.features import log_mels, mel_filters
 from valence_lib.waveforms import Waveform
 
-_FRAMES_PER_BLOCK = 32  # as the front end has them
+_FRAMES_PER_BLOCK = 64  # as the front end has them
 
 
 def measure(waveforms: Sequence[Waveform], rounds: int) -> dict[str, Any]:
@@ -21,10 +22,10 @@ def measure(waveforms: Sequence[Waveform], rounds: int) -> dict[str, Any]:
     n_frames = sum(SETTINGS.frames(len(waveform)) for waveform in waveforms)
     blocks = [np.ones((_FRAMES_PER_BLOCK, SETTINGS.n_fft), np.float32)] * (n_frames // _FRAMES_PER_BLOCK)
     ways = {
-        "ours": lambda: [None for _ in log_mels(waveforms, SETTINGS)],
-        "librosa": lambda: [librosa_log_mel(waveform) for waveform in waveforms],
-        "torch.stft": lambda: [_torch_log_mel(waveform) for waveform in waveforms],
-        "Fourier transform alone": lambda: [scipy.fft.rfft(block, axis=1) for block in blocks],
+        "ours": lambda: each(len, log_mels(waveforms, SETTINGS)),
+        "librosa": lambda: each(librosa_log_mel, waveforms),
+        "torch.stft": lambda: each(_torch_log_mel, waveforms),
+        "Fourier transform alone": lambda: each(scipy.fft.rfft, blocks),
     }
     try:
         import kaldi_native_fbank
@@ -32,9 +33,9 @@ def measure(waveforms: Sequence[Waveform], rounds: int) -> dict[str, Any]:
         pass
     else:
         options = _kaldi_options(kaldi_native_fbank)
-        ways["kaldi-native-fbank"] = lambda: [
-            _kaldi_log_mel(kaldi_native_fbank, options, waveform) for waveform in waveforms
-        ]
+        ways["kaldi-native-fbank"] = partial(
+            each, partial(_kaldi_log_mel, kaldi_native_fbank, options), waveforms
+        )
     seconds = side_by_side(ways, rounds)
     expected = (librosa_log_mel(waveform).T for waveform in waveforms)
     pairs = zip(log_mels(waveforms, SETTINGS), expected, strict=True)

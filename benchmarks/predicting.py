@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 import torch
 
-from benchmarks.timing import in_child, rates, ratio, side_by_side
+from benchmarks.timing import each, in_child, rates, ratio, side_by_side
 from benchmarks.work import SETTINGS
 from valence_lib.features import Standardiser, log_mels
 from valence_lib.models import MODELS, build_model
@@ -42,9 +42,9 @@ def measure(waveforms: Sequence[Waveform], scratch: Path, workers: int, rounds: 
         soundfile.write(files[-1], waveform, SETTINGS.sample_rate)
     runs = {model: fresh_run(model) for model in MODELS}
     ways = {
-        "decoding, one thread": lambda: [read_audio(file, SETTINGS.sample_rate) for file in files],
-        "front end, one thread": lambda: [None for _ in log_mels(waveforms, SETTINGS)],
-    } | {model: lambda run=run: [None for _ in predict_files(files, run)] for model, run in runs.items()}
+        "decoding, one thread": lambda: each(lambda file: read_audio(file, SETTINGS.sample_rate), files),
+        "front end, one thread": lambda: each(len, log_mels(waveforms, SETTINGS)),
+    } | {model: lambda run=run: each(bool, predict_files(files, run)) for model, run in runs.items()}
     seconds = side_by_side(ways, rounds)
     slower = max(list(ways)[:2], key=lambda name: statistics.median(seconds[name]))
     return {

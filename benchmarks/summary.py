@@ -20,7 +20,7 @@ def table(results: dict[str, Any]) -> str:
             "log-mel, one thread",
             f"{_whole(front['clips_per_s']['ours'])} clips/s",
             _peers(front["ratios"], ("librosa", "torch.stft", "kaldi-native-fbank")),
-            f"{_percent(front['share_of_fourier_transform']['median'])} is the Fourier transform",
+            f"{_percent(front['share_of_fourier_transform']['median'])} is the Fourier transform alone",
         )
     ]
     for model in ("LSTM1", "CNN", "LSTM2"):

@@ -5,7 +5,7 @@ import multiprocessing
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,12 @@ def side_by_side(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[
             if number:
                 seconds[name].append(time.perf_counter() - started)
     return seconds
+
+
+def each(make: Callable[[Any], object], items: Iterable[Any]) -> None:
+    """Do something with each item and keep nothing of it, as a program does that goes on with the next."""
+    for item in items:
+        make(item)
 
 
 def spread(values: list[float]) -> dict[str, float]:

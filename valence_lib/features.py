@@ -18,7 +18,7 @@ LogMel = NDArray[np.float32]
 _SMALLEST_POWER = 1e-10  # librosa's amin: -100 dB
 _SMALLEST_DEVIATION = 1e-2  # dB; a band that varies less than this (digital silence) is left near 0
 
-_FRAMES_PER_BLOCK = 32  # transformed at a time: a block's arrays stay in the second-level cache
+_FRAMES_PER_BLOCK = 64  # transformed at a time: a block's arrays stay in the second-level cache
 _FRAMES_PER_GROUP = 2048  # clips are laid end to end up to about this many frames: some 6 MB
 
 # A transform in single precision leaves the same noise in every bin, in proportion to the frame's power.
