@@ -112,8 +112,7 @@ def measure(size: dict[str, Any], scratch: Path) -> dict[str, Any]:
     )
     clock.say("scores in half precision")
 
-    rate = results["front_end"]["clips_per_s"]["ours"]["median"]
-    results["preprocessing"] = preprocessing.measure(pickles, scratch, size["preprocessed"], cores, rate)
+    results["preprocessing"] = preprocessing.measure(pickles, scratch, size["preprocessed"], cores, waveforms)
     clock.say("preprocessing")
     files = [waveforms[number % len(waveforms)] for number in range(size["files"])]
     results["prediction"] = predicting.measure(files, scratch, cores, max(2, rounds - 2))

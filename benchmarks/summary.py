@@ -157,7 +157,7 @@ def arithmetic(results: dict[str, Any]) -> str:
     passes, predicted = results["preprocessing"], results["prediction"]
     limit = limits["matrix_product_gflops"]["median"]
     frames = training["frames_per_clip"]
-    per_clip = 1e6 / front["clips_per_s"]["ours"]["median"]
+    per_clip = 1e6 / passes["clips_per_s_front_end_one_thread"]
     rows = [
         (
             "front end, a frame",
@@ -186,8 +186,8 @@ def arithmetic(results: dict[str, Any]) -> str:
             f"read {passes['bytes_read_per_clip']:,} bytes, write {passes['bytes_written_per_clip']:,}; front end",
             f"read {passes['bytes_read_per_clip'] / limits['file_read_gb_per_s']['median'] / 1e3:,.0f} µs, "
             f"copy {passes['bytes_written_per_clip'] / limits['memory_copy_gb_per_s']['median'] / 1e3:,.0f} µs, "
-            f"front end {per_clip:,.0f} µs on {passes['processes']} cores",
-            f"{1e6 / passes['clips_per_s']:,.0f} µs",
+            f"front end {per_clip:,.0f} µs a core",
+            f"{1e6 / passes['clips_per_s']:,.0f} µs on {passes['processes']} cores",
             passes["share_of_front_end_on_all_cores"],
         )
     )

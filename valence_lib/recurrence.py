@@ -42,16 +42,16 @@ class LSTM(nn.LSTM):
         frames, sides = packed.data, list[Tensor]()
         for layer in range(self.num_layers):
             if layer:
-                frames = nn.functional.dropout(torch.cat(sides, dim=1), self.dropout, self.training)
+                frames = nn.functional.dropout(_joined(sides), self.dropout, self.training)
             sides = [
                 self._direction(frames, f"l{layer}{suffix}", steps)
                 for suffix, steps in zip(("", "_reverse")[: self._directions], orders, strict=False)
             ]
         ends = [_last_frames(packed.batch_sizes), torch.arange(int(packed.batch_sizes[0]))]
-        final = torch.cat([side[end] for side, end in zip(sides, ends, strict=False)], dim=1)
+        final = _joined([side.index_select(0, end) for side, end in zip(sides, ends, strict=False)])
         if packed.unsorted_indices is not None:
             final = final[packed.unsorted_indices]
-        return packed._replace(data=torch.cat(sides, dim=1)), final
+        return packed._replace(data=_joined(sides)), final
 
     @property
     def _directions(self) -> int:
@@ -65,6 +65,11 @@ class LSTM(nn.LSTM):
         gates = nn.functional.linear(frames, weight_ih, bias_ih + bias_hh).float()
         hidden: Tensor = _Recurrence.apply(gates, weight_hh, steps)
         return hidden
+
+
+def _joined(sides: list[Tensor]) -> Tensor:
+    """The directions' states side by side."""
+    return torch.cat(sides, dim=1) if len(sides) > 1 else sides[0]
 
 
 def _last_frames(batch_sizes: Tensor) -> Tensor:

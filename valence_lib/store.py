@@ -1,4 +1,4 @@
-"""Features on disk: ragged frames, memory-mapped, keyed by content, written whole or not at all.
+"""Features on disk: ragged frames, keyed by content, written whole or not at all.
 
 A shard is one .npy file with the frames of some hundred clips, end to end. Its name is a digest of
 the feature settings and of those clips' waveforms: another setting or another recording is another
@@ -10,7 +10,7 @@ from __future__ import annotations  # the processes that write shards do without
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 # Part of every key: raise it when `log_mels` itself changes what it returns.
 _FORMAT = "log-mel 3"
-# Pages of a map count as this process's memory for as long as it is open; a shard takes some 10 MB.
-_MOST_OPEN_SHARDS = 16
 
 
 def write_shard(
@@ -50,12 +48,19 @@ def write_shard(
     return name
 
 
+class _Header(NamedTuple):
+    """What a shard's file says of its content: where it begins, in bytes, and what it is."""
+
+    begin: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
 class FeatureStore:
     """The log-mel frames of a table of clips, by the table's row.
 
-    `store[row]` is that clip's spectrogram [shape=(frames, n_mels), dtype=float32], a view of a
-    memory-mapped file: only what is used is read, few files are open at a time, and a corpus may be
-    larger than memory.
+    `store[row]` is that clip's spectrogram [shape=(frames, n_mels), dtype=float32], read from its shard: only
+    what is used is read, no file stays open, and a corpus may be larger than memory.
 
     Args:
         folder: where the shards lie.
@@ -69,7 +74,7 @@ class FeatureStore:
         self._folder = folder
         self._names = clips["shard"].tolist()
         self._first_frames = clips["first_frame"].tolist()
-        self._open_shards: dict[str, np.ndarray] = {}  # the one used last stands last
+        self._headers: dict[str, _Header] = {}
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -77,30 +82,40 @@ class FeatureStore:
     def __getitem__(self, row: int) -> LogMel:
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of a feature store of {len(self)} clips")
-        name, start = self._names[row], self._first_frames[row]
-        end = start + int(self.lengths[row])
-        shard = self._open_shards.pop(name, None)
-        if shard is None:
-            shard = self._open(name)
-        self._open_shards[name] = shard
-        if len(self._open_shards) > _MOST_OPEN_SHARDS:
-            self._open_shards.pop(next(iter(self._open_shards)))
-        fits = shard.ndim == 2 and shard.shape[1] == self.settings.n_mels and len(shard) >= end
-        if not fits or shard.dtype != np.float32:
+        name, start, count = self._names[row], self._first_frames[row], int(self.lengths[row])
+        if name not in self._headers:
+            self._headers[name] = self._read_header(name)
+        header, bands = self._headers[name], self.settings.n_mels
+        fits = header.shape[1:] == (bands,) and header.shape[0] >= start + count
+        if not fits or header.dtype != np.float32:
             raise RunError(
-                f"the shard {name}.npy holds {shard.dtype} {shard.shape}; expected float32 with {end} frames "
-                f"or more of {self.settings.n_mels} bands. Delete it and run 1_preprocess.ipynb again."
+                f"the shard {name}.npy holds {header.dtype} {header.shape}; expected float32 with {start + count} "
+                f"frames or more of {bands} bands. Delete it and run 1_preprocess.ipynb again."
             )
-        return shard[start:end]
+        try:
+            # Mapping the file into memory would take five times as long for one clip.
+            values = np.fromfile(
+                self._folder / f"{name}.npy",
+                np.float32,
+                count * bands,
+                offset=header.begin + 4 * start * bands,
+            )
+            return values.reshape(count, bands)
+        except (OSError, ValueError) as error:
+            raise self._damage(name, error) from error
 
     def __iter__(self) -> Iterator[LogMel]:
         return (self[row] for row in range(len(self)))
 
-    def _open(self, name: str) -> np.ndarray:
+    def _read_header(self, name: str) -> _Header:
         try:
-            return np.load(self._folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            shard = np.load(self._folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            return _Header(shard.offset, shard.shape, shard.dtype)
         except (OSError, ValueError, EOFError) as error:
-            raise RunError(
-                f"the feature store lacks the shard {name}.npy, or it is damaged ({error}). "
-                "Delete that file if it is there, and run 1_preprocess.ipynb again."
-            ) from error
+            raise self._damage(name, error) from error
+
+    def _damage(self, name: str, error: Exception) -> RunError:
+        return RunError(
+            f"the feature store lacks the shard {name}.npy, or it is damaged ({error}). "
+            "Delete that file if it is there, and run 1_preprocess.ipynb again."
+        )
