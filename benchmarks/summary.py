@@ -233,7 +233,7 @@ def growth(results: dict[str, Any]) -> str:
     return (
         f"Exponents of time over {scaling['clips'][0]:,} to {count:,} clips: {exponents}. At the rates of {count:,} clips, "
         f"ten million would take {preprocessing:.1f} hours to preprocess on these {results['cores']} cores "
-        f"({preprocessing * 60 / nodes:.0f} minutes on {nodes} such machines, each with a part of the corpus) and "
+        f"({preprocessing * 60 / nodes:.1f} minutes on {nodes} such machines, each with a part of the corpus) and "
         f"{terabytes:.2f} TB of features; an epoch of LSTM1 {epochs['LSTM1']:.1f} hours and of LSTM2 "
         f"{epochs['LSTM2']:.0f} hours on one thread. One training does not spread over machines here: a cluster trains its "
         "models, seeds and folds side by side, so that all of a report's trainings take as long as the longest of "
