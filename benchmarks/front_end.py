@@ -11,10 +11,8 @@ import torch
 
 from benchmarks.timing import each, rates, ratio, side_by_side, spread
 from benchmarks.work import SETTINGS
-from valence_lib.features import log_mels, mel_filters
+from valence_lib.features import _FRAMES_PER_BLOCK, log_mels, mel_filters
 from valence_lib.waveforms import Waveform
-
-_FRAMES_PER_BLOCK = 64  # as the front end has them
 
 
 def measure(waveforms: Sequence[Waveform], rounds: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from benchmarks.work import SETTINGS, SHARED, Repeated
 from valence_lib import batches
 from valence_lib.batches import shuffled
 from valence_lib.corpora import open_corpus
+from valence_lib.features import Standardiser
 from valence_lib.inspection import inspect_corpus
 from valence_lib.settings import CorpusSettings, training_settings
 from valence_lib.splits import assign_parts
@@ -75,13 +76,15 @@ def measure(
     """
     truth = torch.tensor(material.clips["valence"].to_numpy(np.float32))
     lengths = material.store.lengths
-    raw = [np.array(frames) for frames in material.store]
+    raw = list(material.store)
+    in_training = [True] * len(raw)
+    standardiser = Standardiser.fit("train", raw, [""] * len(raw), in_training)
+    standardised = [standardiser.apply(frames) for frames in raw]
     found: dict[str, Any] = {"batch_size": BATCH_SIZE, "longest_frames": longest}
     found["frames_per_clip"] = round(float(lengths.mean()), 1)
     for model, count in counts.items():
         rows = np.random.default_rng(1).permutation(len(lengths))[:count]
         loop = _new_loop(material, model)
-        standardised = [loop._read(row) for row in range(len(lengths))]
         course = Way(raw, longest, packed=False, flush=False)
         ways: dict[str, Callable[[], object]] = {
             "ours": our_epoch(loop, rows),
@@ -117,7 +120,8 @@ def measure(
 def _new_loop(material: Material, model: str, device: torch.device = CPU, **changes: Any) -> _Loop:
     torch.manual_seed(0)
     settings = training_settings(model, "default", 0, **{"batch_size": BATCH_SIZE, **changes})
-    return _Loop(material, settings, Path(tempfile.mkdtemp()), device)
+    # What an epoch leaves lies beside the features, which go when the benchmark ends.
+    return _Loop(material, settings, material.store._folder, device)
 
 
 def our_epoch(loop: _Loop, rows: np.ndarray) -> Callable[[], None]:
