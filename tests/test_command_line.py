@@ -20,8 +20,8 @@ from valence_lib.__main__ import main, parse_range
 from valence_lib.errors import RunError, SettingsError
 from valence_lib.features import log_mel
 from valence_lib.predicting import list_files
+from valence_lib.registry import training_settings
 from valence_lib.runs import Run
-from valence_lib.settings import training_settings
 from valence_lib.training import train
 
 TONES = {name: tone(valence, 0.3, 1) for name, valence in (("a", 1.5), ("b", 3.0), ("c", 4.5))}

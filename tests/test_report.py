@@ -14,7 +14,10 @@ from valence_lib.errors import RunError
 from valence_lib.files import write_json
 from valence_lib.inspection import QUARANTINE_COLUMNS, Inspection, inspect_corpus
 from valence_lib.metrics import ccc, mse
-from valence_lib.settings import CorpusSettings, FeatureSettings
+from valence_lib.settings import (
+    CorpusSettings,
+    FeatureSettings,
+)
 from valence_lib.splits import assign_parts
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"

@@ -5,7 +5,7 @@ import pytest
 
 from valence_lib import sentences
 from valence_lib.errors import RunError
-from valence_lib.settings import PRESETS
+from valence_lib.registry import PRESETS
 
 CHOSEN = ("LSTM2", "default")
 

@@ -16,9 +16,12 @@ from toy import FEATURES, make_clips, make_material
 from valence_lib import runs, training
 from valence_lib.batches import pad
 from valence_lib.errors import RunError, SettingsError, TrainingError
-from valence_lib.models import MODELS, build_model
+from valence_lib.models import build_model
+from valence_lib.registry import MODELS, training_settings
 from valence_lib.runs import Run
-from valence_lib.settings import TrainingSettings, training_settings
+from valence_lib.settings import (
+    TrainingSettings,
+)
 from valence_lib.training import Material, train
 
 CPU = torch.device("cpu")
@@ -170,7 +173,7 @@ from pathlib import Path
 import torch
 from toy import make_material
 from valence_lib import runs
-from valence_lib.settings import training_settings
+from valence_lib.registry import MODELS, training_settings
 from valence_lib.training import train
 
 save_file, written = runs.save_file, []

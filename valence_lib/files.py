@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,19 @@ def written_whole(destination: Path) -> Iterator[Path]:
     The temporary name is hidden and holds the process's number, so that two processes may write the same file.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = destination.with_name(f".{destination.stem}.{os.getpid()}{destination.suffix}")
+    temporary = destination.with_name(f".{destination.stem}.{os.getpid()}.partial{destination.suffix}")
     try:
         yield temporary
         temporary.replace(destination)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what `written_whole` left below a folder in which nothing is being written, after a kill or a lost disk."""
+    for path in folder.rglob(".*.partial*"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_json(destination: Path, content: Any) -> None:
@@ -32,20 +39,32 @@ def write_json(destination: Path, content: Any) -> None:
         path.write_text(text + "\n", encoding="utf-8")
 
 
-def source_digest() -> str:
-    """SHA-256 of this package's own code: what was made by other code is stale."""
-    content = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        content.update(path.name.encode() + b"\0" + path.read_bytes())
-    return content.hexdigest()
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's content, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def stamp_of(path: Path) -> str:
-    """SHA-256 of the names, sizes and times of change of a file, or of all files below a folder.
+def digest_of_tree(path: Path, notes: Path | None = None) -> str:
+    """SHA-256 of the names and contents of all files below a folder, or of one file.
 
-    It changes whenever a file does, and costs no reading.
+    Args:
+        notes: where it is noted what was read, so that a file whose size and time of change have stayed as they
+            were is not read again; None notes nothing. A file that was only touched is read, and changes nothing.
     """
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    stamps = [(str(file.relative_to(path)), file.stat()) for file in files if file.is_file()]
-    text = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stamps)
+    known = {}
+    if notes:
+        with suppress(OSError, ValueError):
+            known = json.loads(notes.read_text(encoding="utf-8"))
+    noted = {}
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            stat = file.stat()
+            stamp = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+            name = str(file.relative_to(path))
+            before = known.get(name, ["", ""])
+            noted[name] = [stamp, before[1] if before[0] == stamp else digest_of(file)]
+    if notes and noted != known:
+        write_json(notes, noted)
+    text = "\n".join(f"{name} {digest}" for name, (_, digest) in noted.items())
     return hashlib.sha256(text.encode()).hexdigest()

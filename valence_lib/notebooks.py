@@ -9,7 +9,8 @@ import ast
 import difflib
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,7 +34,7 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
         NotebookError: there is no notebook, not exactly one such cell, or something in it is not an
             assignment of a literal.
     """
-    cells = [cell for cell in _read(notebook).cells if "parameters" in cell.metadata.get("tags", ())]
+    cells = [cell for cell in read_notebook(notebook).cells if "parameters" in cell.metadata.get("tags", ())]
     if len(cells) != 1:
         raise NotebookError(
             f"{notebook.name} has {len(cells)} cells tagged 'parameters'; expected exactly one."
@@ -59,6 +60,24 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
                 "expected only names with literal values, as in seed = 0."
             ) from error
     return parameters
+
+
+def code_of(notebook: Path) -> list[str]:
+    """The sources of a notebook's code cells.
+
+    Raises:
+        NotebookError: there is no notebook.
+    """
+    return [cell.source for cell in read_notebook(notebook).cells if cell.cell_type == "code"]
+
+
+def text_of(notebook: Path) -> list[str]:
+    """All that is written in a notebook: kind and source of every cell, in their order.
+
+    Raises:
+        NotebookError: there is no notebook.
+    """
+    return [f"{cell.cell_type}: {cell.source}" for cell in read_notebook(notebook).cells]
 
 
 def check_parameters(notebook: Path, given: Mapping[str, Any]) -> None:
@@ -99,23 +118,55 @@ def parse_parameter(notebook: Path, name: str, text: str) -> Any:
     return value
 
 
-def run_notebook(notebook: Path, destination: Path, parameters: Mapping[str, Any]) -> None:
+def complete_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that all parameters of a notebook have where some are given.
+
+    Raises:
+        NotebookError: as `check_parameters`.
+    """
+    check_parameters(notebook, given)
+    return {**read_parameters(notebook), **given}
+
+
+class Watcher:
+    """Who is told how a notebook that runs comes along; this one does nothing with it."""
+
+    def cell_begins(self, number: int, cells: int) -> None:
+        """A code cell is next, the `number`-th of `cells`."""
+
+    def said(self, text: str) -> None:
+        """Something was printed."""
+
+
+def run_notebook(
+    notebook: Path,
+    destination: Path,
+    parameters: Mapping[str, Any],
+    watcher: Watcher | None = None,
+    time_limit: float | None = None,
+) -> None:
     """Execute a notebook with parameters; write it to `destination`, whole or not at all.
 
     Its working directory is its own folder, as in Jupyter and nbval.
 
+    Args:
+        watcher: who is told of its cells and of what it prints while it runs.
+        time_limit: seconds after which it is stopped; None lets it run.
+
     Raises:
-        NotebookError: a parameter is unknown or ill-typed, the kernel dies, or a cell fails: the message names the
-            cell and ends in its traceback, and the notebook as far as it came lies beside `destination`,
-            under a name that ends in .failed.ipynb.
+        NotebookError: a parameter is unknown or ill-typed, the kernel dies, the time is over, or a cell fails: the
+            message names the cell and ends in its traceback, and the notebook as far as it came lies beside
+            `destination`, under a name that ends in .failed.ipynb.
     """
     check_parameters(notebook, parameters)
     import papermill
     from jupyter_client.kernelspec import NoSuchKernel
-    from nbclient.exceptions import DeadKernelError
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from traitlets.config import Config
 
     os.environ.update(ONE_THREAD)
+    told = _Told(watcher or Watcher(), code_of(notebook))
+    deadline = None if time_limit is None else time.monotonic() + time_limit
     failed = destination.with_suffix(".failed.ipynb")
     partial = destination.with_name(f".{destination.stem}.{os.getpid()}.partial.ipynb")
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -133,22 +184,66 @@ def run_notebook(notebook: Path, destination: Path, parameters: Mapping[str, Any
                 # A kernel that is shut down says so as an error; what matters of it is in the notebook.
                 extra_arguments=["--log-level=CRITICAL"],
                 kernel_manager_class=_WarmKernelManager,
+                stdout_file=told,
+                stderr_file=told,
+                on_cell_execute=told.cell_begins,
+                # A cell has what is left of the notebook's time; one that does not end is interrupted, or killed.
+                timeout_func=None if deadline is None else lambda _: max(1, round(deadline - time.monotonic())),
+                interrupt_on_timeout=False,
             )
         write_notebook(destination, normalise(executed))
         failed.unlink(missing_ok=True)
     except papermill.PapermillExecutionError as error:
-        partial.replace(failed)
+        _keep_failed(partial, failed)
         trace = "\n".join(_ANSI.sub("", "\n".join(error.traceback)).splitlines()[-_TRACEBACK_LINES:])
         raise NotebookError(
             f"{notebook.name} failed in cell [{error.exec_count}]:\n{trace}\nOpen it with: jupyter lab {failed}"
         ) from error
-    except (DeadKernelError, NoSuchKernel) as error:
+    except CellTimeoutError as error:
+        _keep_failed(partial, failed)
         raise NotebookError(
-            f"{notebook.name} lost its kernel or found none ({error}); expected a Python kernel that lives to the "
-            "end. A kernel that dies often lacked memory: run fewer at a time (JOBS=1)."
+            f"{notebook.name} was stopped in its code cell {told.number} of {told.cells} after {time_limit:g} s, the time "
+            f"limit; give it more (TIME_LIMIT=seconds), or see what hangs: jupyter lab {failed}"
+        ) from error
+    except DeadKernelError as error:
+        _keep_failed(partial, failed)
+        raise NotebookError(
+            f"the kernel of {notebook.name} died in code cell {told.number} of {told.cells}. One that dies without a "
+            "word was most often killed by the system because memory ran out: run fewer at a time (JOBS=1), or "
+            f"give it more memory. The notebook as far as it came: {failed}"
+        ) from error
+    except NoSuchKernel as error:
+        raise NotebookError(
+            f"{notebook.name} found no kernel ({error}); expected ipykernel's python3, which `make install` installs."
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _keep_failed(partial: Path, failed: Path) -> None:
+    """Keep what papermill had written when it had to stop, without what differs between two equal runs."""
+    if partial.is_file():
+        write_notebook(failed, normalise(read_notebook(partial)))
+
+
+class _Told:
+    """What papermill and nbclient call, in the words of a `Watcher`."""
+
+    def __init__(self, watcher: Watcher, code: Sequence[str]):
+        # The injected parameters are a cell more.
+        self._watcher, self.number, self.cells = watcher, 0, len([source for source in code if source.strip()]) + 1
+
+    def cell_begins(self, cell: NotebookNode, cell_index: int) -> None:
+        """Called by nbclient before a code cell is executed."""
+        self.number += 1
+        self._watcher.cell_begins(self.number, self.cells)
+
+    def write(self, text: str) -> None:
+        """Called by papermill with what a cell prints."""
+        self._watcher.said(text)
+
+    def flush(self) -> None:
+        """Called by papermill; nothing is kept back."""
 
 
 class _WarmKernelManager(AsyncKernelManager):
@@ -170,11 +265,45 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
-        if "injected-parameters" in cell.metadata.get("tags", ()):
+        if _is_injected(cell):
             cell.id = "injected-parameters"
         if cell.cell_type == "code":
             cell.outputs = _joined_streams(cell.outputs)
     return notebook
+
+
+def retold(executed: NotebookNode, notebook: Path) -> NotebookNode:
+    """An executed notebook with the text that its source has now: what executing it would give where only text changed.
+
+    Args:
+        executed: as `run_notebook` wrote it.
+        notebook: its source, whose code cells do what they did then.
+
+    Raises:
+        NotebookError: it has other code cells.
+    """
+    source = read_notebook(notebook)
+    before = [cell for cell in executed.cells if cell.cell_type == "code"]
+    injected = [cell for cell in before if _is_injected(cell)]
+    ran = [cell for cell in before if not _is_injected(cell)]
+    code = [cell for cell in source.cells if cell.cell_type == "code"]
+    if len(ran) != len(code):
+        raise NotebookError(
+            f"{notebook.name} has {len(code)} code cells, but {len(ran)} were executed; run it again."
+        )
+    for cell, done in zip(code, ran, strict=True):
+        cell.outputs, cell.execution_count = done.outputs, done.execution_count
+    cells = []
+    for cell in source.cells:
+        cells.append(cell)
+        if "parameters" in cell.metadata.get("tags", ()):
+            cells += injected
+    source.cells, source.metadata = cells, executed.metadata
+    return normalise(source)
+
+
+def _is_injected(cell: NotebookNode) -> bool:
+    return "injected-parameters" in cell.metadata.get("tags", ())
 
 
 def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
@@ -199,7 +328,12 @@ def write_notebook(destination: Path, notebook: NotebookNode) -> None:
         nbformat.write(notebook, path)
 
 
-def _read(notebook: Path) -> NotebookNode:
+def read_notebook(notebook: Path) -> NotebookNode:
+    """A notebook from its file.
+
+    Raises:
+        NotebookError: there is none, or the file is not one.
+    """
     if not notebook.is_file():
         near = difflib.get_close_matches(
             notebook.name, [p.name for p in notebook.parent.glob("*.ipynb")], n=1
