@@ -10,22 +10,36 @@ EPOCHS ?= 20
 PRECISION ?= float32
 RANGE ?= 1,5
 JOBS ?=
+TIME_LIMIT ?=
+PROFILE ?=
+BUDGET ?= 20
+
+# A misspelt variable would silently do nothing.
+VARIABLES := PYTHON CORPUS NAME PRESET SEED SEEDS EPOCHS PRECISION RANGE JOBS TIME_LIMIT PROFILE BUDGET
+GIVEN := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
+UNKNOWN := $(filter-out $(VARIABLES),$(GIVEN))
+ifneq ($(UNKNOWN),)
+$(error There is no variable $(firstword $(UNKNOWN)).$(shell $(PYTHON) -c 'import difflib, sys; \
+  found = difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1); print(f" Did you mean {found[0]}?" if found else "")' \
+  '$(firstword $(UNKNOWN))' $(VARIABLES)) Known: $(VARIABLES))
+endif
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
 # Through the environment, so that a path may hold any character.
 export CORPUS NAME PRESET SEED SEEDS EPOCHS PRECISION RANGE
 ASKED := --corpus="$$CORPUS" --preset="$$PRESET" --seed="$$SEED" --seeds="$$SEEDS" --epochs="$$EPOCHS" --precision="$$PRECISION" --range="$$RANGE" \
-         $(if $(NAME),--name="$$NAME") $(if $(JOBS),--jobs=$(JOBS))
+         $(if $(NAME),--name="$$NAME")
+RUN := $(if $(JOBS),--jobs=$(JOBS)) $(if $(TIME_LIMIT),--time-limit=$(TIME_LIMIT)) $(if $(PROFILE),--profile=$(PROFILE))
 # One thread a process: jobs run side by side, and sums come out the same every time.
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install report check explore test slow bench bench-quick lint notebooks clean
+.PHONY: help install report plan check explore test slow bench bench-quick lint notebooks clean
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables of report: CORPUS=$(CORPUS) NAME=(after the corpus) PRESET=$(PRESET) SEED=$(SEED) SEEDS=$(SEEDS) EPOCHS=$(EPOCHS) PRECISION=$(PRECISION) RANGE=$(RANGE) JOBS=(all cores)"
+	@echo "Variables of report: CORPUS=$(CORPUS) NAME=(after the corpus) PRESET=$(PRESET) SEED=$(SEED) SEEDS=$(SEEDS) EPOCHS=$(EPOCHS) PRECISION=$(PRECISION) RANGE=$(RANGE) JOBS=(all cores) TIME_LIMIT=(seconds a notebook, none) PROFILE=(of workflow/profiles, none)"
 
 # The stamp comes last, so that a cut-off installation is done again.
 $(INSTALLED): requirements.lock pyproject.toml
@@ -41,7 +55,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 install: $(INSTALLED) ## make .venv and install the pinned packages
 
 report: $(INSTALLED) ## corpus -> trained models, tables, figures and the report, in reports/NAME
-	@exec $(BIN)/valence report --stop-with-parent $(ASKED)
+	@exec $(BIN)/valence report --stop-with-parent $(ASKED) $(RUN)
+
+plan: $(INSTALLED) ## what `make report` would run now, and why
+	@$(BIN)/valence plan $(ASKED)
 
 check: $(INSTALLED) ## read a corpus and print what is in it, without training anything
 	@$(BIN)/valence check "$$CORPUS" --range="$$RANGE"

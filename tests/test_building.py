@@ -15,10 +15,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from valence_lib import building
-from valence_lib.building import Request, build_report, default_name, held_while_running, project_root
+from valence_lib import building, jobs
+from valence_lib.building import build_report, held_while_running
 from valence_lib.errors import CorpusError, RunError, SettingsError
-from valence_lib.files import source_digest, stamp_of
+from valence_lib.files import digest_of_tree
+from valence_lib.jobs import Request, default_name, project_root
+from valence_lib.registry import training_settings
 from valence_lib.warm_start import ONE_THREAD
 
 ROOT = Path(__file__).parent.parent
@@ -44,8 +46,9 @@ def test_a_request_that_cannot_be_met_is_refused(changes, message):
 def test_runs_are_every_model_and_seed_of_the_preset_and_of_raw_decibels():
     runs = Request(seed=5, seeds=2).runs()
     assert len(runs) == 2 * 3 * 2
-    assert {run["preset"] for run in runs} == {"default", "seed"}
-    assert {run["seed"] for run in runs} == {5, 6}
+    assert {run["preset"] for run in runs.values()} == {"default", "seed"}
+    assert {run["seed"] for run in runs.values()} == {5, 6}
+    assert runs["CNN-seed-6"] == {"model": "CNN", "preset": "seed", "seed": 6}
     assert len(Request(preset="seed", seeds=2).runs()) == 3 * 2
 
 
@@ -64,13 +67,13 @@ def test_runs_are_every_model_and_seed_of_the_preset_and_of_raw_decibels():
     ],
 )
 def test_a_report_is_named_after_its_corpus(corpus, name, tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(jobs, "project_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     assert default_name(corpus) == name
 
 
 def test_a_manifest_here_is_named_after_this_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(jobs, "project_root", lambda: tmp_path)
     (tmp_path / "spoken").mkdir()
     monkeypatch.chdir(tmp_path / "spoken")
     assert default_name("labels.csv") == default_name(".") == "spoken"
@@ -85,7 +88,10 @@ def snakemake(tmp_path, monkeypatch):
         started.append(command)
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(building, "project_root", lambda: tmp_path)
+    for name in ("notebooks", "valence_lib", "workflow", "requirements.lock"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for module in (building, jobs):
+        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.setattr(building, "subprocess", SimpleNamespace(run=start))
     monkeypatch.setattr(building, "serving", lambda *_: nullcontext({}))
     return started
@@ -109,22 +115,54 @@ def test_a_name_is_not_taken_from_a_report_on_another_corpus(
 
 
 def test_a_request_says_what_its_results_depend_on(snakemake, tmp_path, manifest_folder):
-    def build():
-        assert build_report(Request(corpus=str(manifest_folder), name="one", seeds=1), jobs=2) == 0
+    def build(**changes):
+        asked = {"corpus": str(manifest_folder), "name": "one", "seeds": 1} | changes
+        assert build_report(Request(**asked), jobs=2) == 0
         return json.loads((tmp_path / "reports" / "one" / "request.json").read_text())
 
     first = build()
-    assert first["corpus"] == "../spoken"  # seen from notebooks/, and without this machine's paths
+    assert first["corpus"] == "spoken"  # seen from the project
     assert str(tmp_path) not in json.dumps(first)
     assert first["runs"] == Request(seeds=1).runs()
-    assert (first["corpus_stamp"], first["source"]) == (stamp_of(manifest_folder), source_digest())
+    assert list(first["jobs"]) == ["preprocess", *first["runs"], "compare", "error_analysis", "report", "render"]
+    preprocess = first["jobs"]["preprocess"]["made_of"]
+    assert preprocess["values"] == {"corpus": digest_of_tree(manifest_folder)}
+    assert preprocess["parameters"]["corpus"] == "../reports/one/corpus"
+    assert (tmp_path / "reports" / "one" / "corpus" / "labels.csv").samefile(manifest_folder / "labels.csv")
+    experiment = first["jobs"]["CNN-seed-0"]["made_of"]
+    assert experiment["values"] == {"settings": training_settings("CNN", "seed", 0).to_mapping()}
+    assert experiment["parameters"]["device"] == "auto"  # the notebook's own default, resolved
     assert build() == first
     with (manifest_folder / "labels.csv").open("a") as table:
         table.write("\n")
-    changed = build()
-    assert {key for key in first if changed[key] != first[key]} == {"corpus_stamp"}
-    assert len(snakemake) == 3
+    assert changed_jobs(first, build()) == {"preprocess"}
+    assert changed_jobs(first, build(epochs=3)) == {"preprocess", *first["runs"]}
+    assert len(snakemake) == 4
     assert snakemake[0][snakemake[0].index("--cores") + 1] == "2"
+
+
+def changed_jobs(before, now):
+    return {name for name, job in before["jobs"].items() if now["jobs"][name] != job}
+
+
+def test_a_job_is_made_of_the_modules_that_it_reaches(snakemake, tmp_path):
+    steps = {job.name: set(job.made_of(tmp_path)["modules"]) for job in Request(seeds=1).jobs("")}
+    models = {f"valence_lib/models/{name}.py" for name in ("lstm1", "cnn", "lstm2")}
+    assert steps["CNN-default-0"] & models == {"valence_lib/models/cnn.py"}
+    assert steps["LSTM1-seed-0"] & models == {"valence_lib/models/lstm1.py"}
+    assert steps["report"] & models == models
+    assert steps["preprocess"] & models == steps["compare"] & models == set()
+    assert "valence_lib/pooling.py" in steps["CNN-default-0"]
+    assert "valence_lib/pooling.py" not in steps["LSTM2-default-0"]
+    assert "valence_lib/training.py" in steps["CNN-default-0"]
+    assert "valence_lib/waveforms.py" in steps["preprocess"]
+    assert not any("valence_lib/registry.py" in modules for modules in steps.values())
+
+
+@pytest.mark.parametrize("profile", ["slrum", ""])
+def test_a_profile_that_is_not_there_is_refused(snakemake, profile):
+    with pytest.raises(SettingsError, match=f"no profile '{profile}'"):
+        build_report(Request(), jobs=1, profile=profile)
 
 
 HOLDER = (
@@ -226,7 +264,7 @@ def test_only_one_build_works_on_a_report(tmp_path, monkeypatch):
 
 def test_the_project_root_holds_the_workflow(monkeypatch, tmp_path):
     assert project_root() == ROOT
-    monkeypatch.setattr(building, "__file__", str(tmp_path / "valence_lib" / "building.py"))
+    monkeypatch.setattr(jobs, "PACKAGE", tmp_path / "valence_lib")
     with pytest.raises(RunError, match="made from a clone of the project"):
         project_root()
 

@@ -120,7 +120,7 @@ def test_a_run_survives_being_copied_away(material, tmp_path, standardise):
 
 
 def test_no_settings_hold_a_path_of_this_machine(finished, tmp_path):
-    for name in ("settings.json", "best.safetensors", "last.safetensors", "history.csv"):
+    for name in ("settings.json", "best.safetensors", "finished.json", "history.csv"):
         assert str(finished.parent).encode() not in (finished / name).read_bytes()
 
 

@@ -18,8 +18,9 @@ from typing import Any
 
 PACKAGE = Path(__file__).parent
 LOCK = "requirements.lock"
-# What enters by the values that are taken from it, never by its source: see `registry`.
-BY_VALUE = "valence_lib.registry"
+# What enters by the values that are taken from it, never by its source: see `registry`. And this module, which
+# computes digests, but no result.
+_NOT_BY_SOURCE = ("valence_lib.registry", "valence_lib.provenance")
 # Whose numbers or pictures stand in the artefacts.
 _DISTRIBUTIONS = (
     *("torch", "numpy", "scipy", "numba", "librosa", "soundfile", "soxr", "pandas", "scikit-learn"),
@@ -61,7 +62,7 @@ def modules_reached(sources: Iterable[str], models: Iterable[str] = ()) -> dict[
     """The modules of this package that some code reaches through imports, each with the digest of its code.
 
     Imports within functions count; those that only a type checker sees do not, nor does `registry`, whose
-    entries count by their values.
+    entries count by their values, nor this module.
 
     Args:
         sources: Python.
@@ -106,7 +107,7 @@ def _imports(source: str) -> Iterator[str]:
                 names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
             case _:
                 names = []
-        yield from (name for name in names if name != BY_VALUE and _file_of(name) is not None)
+        yield from (name for name in names if name not in _NOT_BY_SOURCE and _file_of(name) is not None)
         waiting += ast.iter_child_nodes(node)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from valence_lib.errors import RunError
 from valence_lib.files import digest_of, write_json, written_whole
 from valence_lib.provenance import digest_of_content
 
@@ -78,6 +79,21 @@ def load_record(path: Path) -> Record | None:
         return Record(*(content[name] for name in ("made_of", "reads", "leaves", "environment")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def load_records(report: Path, jobs: Iterable[str]) -> dict[str, Record]:
+    """The records of some finished jobs of a report, by job.
+
+    Raises:
+        RunError: one of them is not finished.
+    """
+    found = {}
+    for job in jobs:
+        record = load_record(record_path(report, job))
+        if record is None:
+            raise RunError(f"{report} has no record of the job {job!r}; `make report` runs it and writes one.")
+        found[job] = record
+    return found
 
 
 def files_left(report: Path, leaves: Iterable[Path]) -> list[str]:

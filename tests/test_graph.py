@@ -1,0 +1,194 @@
+"""What a build does again: counted notebooks on a tiny corpus, in a copy of the project that the test edits."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RUNS = {f"{model}-{preset}-0" for model in ("LSTM1", "CNN", "LSTM2") for preset in ("default", "seed")}
+ALL = {"preprocess", *RUNS, "compare", "error_analysis", "report", "render"}
+
+pytestmark = pytest.mark.slow
+
+
+class Project:
+    """A copy of the project with a tiny corpus beside it."""
+
+    def __init__(self, folder: Path, corpus: Path):
+        self.folder, self.corpus = folder, corpus
+        # With compiled kernels and their times, so that nothing is compiled again.
+        for name in ("valence_lib", "notebooks", "workflow"):
+            shutil.copytree(ROOT / name, folder / name)
+        shutil.copy2(ROOT / "requirements.lock", folder)
+        self.report = folder / "reports" / "tiny"
+
+    def valence(self, command: str, *options: str) -> subprocess.CompletedProcess:
+        asked = ["--corpus", str(self.corpus), "--name", "tiny", "--seeds", "1", "--epochs", "2", *options]
+        return subprocess.run(
+            [sys.executable, "-m", "valence_lib", command, *asked],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(self.folder)},
+            capture_output=True,
+            text=True,
+        )
+
+    def build(self, *options: str) -> dict[str, set[str]]:
+        """Build the report; the jobs by how they ended."""
+        finished = self.valence("report", "--jobs", "2", *options)
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+        outcomes: dict[str, set[str]] = {}
+        for job, outcome in re.findall(r"^\[ *\d+/\d+\] (\S+) +(.+)$", finished.stdout, re.M):
+            outcomes.setdefault(outcome, set()).add(job)
+        return outcomes
+
+    def plan(self, *options: str) -> dict[str, str]:
+        said = self.valence("plan", *options).stdout.splitlines()
+        return {job: why for job, why in (line.split(maxsplit=1) for line in said) if why != "up to date"}
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        path = self.folder / name
+        text = path.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{name} holds {old!r} {text.count(old)} times"
+        path.write_text(text.replace(old, new), encoding="utf-8")
+
+    def artefacts(self) -> dict[str, bytes]:
+        """Everything that a build leaves, but for logs, what was measured, and the request."""
+        return {
+            path.relative_to(self.report).as_posix(): path.read_bytes()
+            for path in sorted(self.report.rglob("*"))
+            if path.is_file()
+            and not any(part.startswith(".") for part in path.relative_to(self.report).parts)
+            and "logs" not in path.relative_to(self.report).parts
+            and path.name not in ("seconds.json", "request.json")
+        }
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    from toy import tone
+
+    folder = tmp_path_factory.mktemp("graph")
+    corpus = folder / "clips"
+    corpus.mkdir()
+    import soundfile
+
+    rows = ["file,valence,speaker"]
+    for number in range(40):
+        valence = 1 + number % 5
+        soundfile.write(corpus / f"{number:02}.wav", tone(valence, 0.5 + 0.01 * number, number), 8000)
+        rows.append(f"{number:02}.wav,{valence},S{number % 8}")
+    (corpus / "labels.csv").write_text("\n".join(rows) + "\n")
+    return Project(folder / "project", corpus)
+
+
+def test_a_build_does_what_is_stale_and_nothing_else(project):
+    # One test, since every step begins where the one before it ended.
+    assert project.plan() == dict.fromkeys(ALL, "not finished yet")
+    assert project.build() == {"executed": ALL}
+    first = project.artefacts()
+    assert {"report.html", "report.pdf", "results.json", "provenance/render.json"} <= set(first)
+    assert not [name for name in first if name.endswith("last.safetensors")]
+
+    # Nothing to do: touched files are as they were.
+    for path in [*project.folder.rglob("*.py"), *project.folder.glob("notebooks/*"), *project.corpus.iterdir()]:
+        path.touch()
+    assert project.plan() == {}
+    began = time.monotonic()
+    assert project.build() == {}
+    print(f"a build without anything to do: {time.monotonic() - began:.2f} s")
+
+    # Comments, docstrings and layout are no code.
+    project.edit("valence_lib/models/cnn.py", "class CNN(nn.Module):\n", "class CNN(nn.Module):  # convolutional\n\n")
+    assert project.plan() == {}
+
+    # A caption is the report's alone.
+    project.edit("notebooks/5_report.ipynb", "The ten test clips with the largest", "Ten test clips with the largest")
+    assert project.plan() == {"report": "its code changed; its text changed", "render": "after report"}
+    assert project.build() == {"executed": {"report", "render"}}
+    assert b"Ten test clips with the largest" in project.artefacts()["report.html"]
+
+    # Changed back, the earlier result is restored.
+    project.edit("notebooks/5_report.ipynb", "Ten test clips with the largest", "The ten test clips with the largest")
+    assert project.build() == {"restored": {"report", "render"}}
+    assert project.artefacts() == first
+
+    # Of the models, only the one that changed is trained again.
+    project.edit("valence_lib/models/cnn.py", "nn.Conv2d(1, 8,", "nn.Conv2d(1, 4 + 4,")
+    followers = {"compare", "error_analysis", "report", "render"}
+    assert project.plan().keys() == {"CNN-default-0", "CNN-seed-0", *followers}
+    done = project.build()
+    assert done["executed"] == {"CNN-default-0", "CNN-seed-0", "report", "render"}
+    # It came to the same numbers, so that those who read only numbers had nothing to do.
+    assert done["up to date"] == {"compare", "error_analysis"}
+    project.edit("valence_lib/models/cnn.py", "nn.Conv2d(1, 4 + 4,", "nn.Conv2d(1, 6,")
+    project.edit("valence_lib/models/cnn.py", "nn.Conv2d(8, 16,", "nn.Conv2d(6, 16,")
+    assert project.build() == {"executed": {"CNN-default-0", "CNN-seed-0", *followers}}
+    assert project.artefacts() != first
+    project.edit("valence_lib/models/cnn.py", "nn.Conv2d(1, 6,", "nn.Conv2d(1, 8,")
+    project.edit("valence_lib/models/cnn.py", "nn.Conv2d(6, 16,", "nn.Conv2d(8, 16,")
+    assert project.build() == {"restored": {"CNN-default-0", "CNN-seed-0", *followers}}
+    assert project.artefacts() == first
+
+    # What is written between the cells is told anew, without running them.
+    project.edit("notebooks/2_experiment.ipynb", "This notebook trains one model", "Here is trained one model")
+    assert project.build() == {"up to date": {*RUNS, "compare", "error_analysis"}, "executed": {"report", "render"}}
+    told = project.artefacts()
+    assert b"Here is trained one model" in told["runs/CNN-default-0/2_experiment.ipynb"]
+    shutil.rmtree(project.folder / "reports")
+    assert project.build() == {"executed": ALL}
+    assert project.artefacts() == told  # as if it had been executed
+    project.edit("notebooks/2_experiment.ipynb", "Here is trained one model", "This notebook trains one model")
+    project.build()
+    assert project.artefacts() == first
+
+    # A new model or preset, or how a figure looks, trains nothing again.
+    project.edit("valence_lib/figures.py", 'GREY = "', 'GREY = "" "')
+    (project.folder / "valence_lib" / "registry.py").open("a").write('PRESETS["other"] = {"standardise": "none"}\n')
+    trained = {name: data for name, data in first.items() if name.endswith("best.safetensors")}
+    before = {name: (project.report / name).stat().st_mtime_ns for name in trained}
+    assert project.build()["executed"] >= {"preprocess", *RUNS}
+    assert {name: (project.report / name).stat().st_mtime_ns for name in trained} == before
+
+    # One more seed trains only that.
+    done = project.build("--seeds", "2")
+    assert done["executed"] == {*(name[:-1] + "1" for name in RUNS), *followers}
+
+    # What is not what a job left is put right.
+    results = project.report / "results.json"
+    content = results.read_bytes()
+    results.write_bytes(content.replace(b"0", b"1"))
+    assert "results.json is not what it left" in project.plan("--seeds", "2")["compare"]
+    project.build("--seeds", "2")
+    assert results.read_bytes() == content
+    (project.report / "runs" / "CNN-seed-1" / "best.safetensors").unlink()
+    assert project.build("--seeds", "2")["restored"] == {"CNN-seed-1"}
+
+    # Another corpus under the same name of file.
+    project.edit("../clips/labels.csv", "03.wav,4,", "03.wav,5,")
+    assert project.plan("--seeds", "2")["preprocess"] == "corpus changed"
+    shutil.rmtree(project.folder / "reports" / ".features")
+    project.edit("../clips/labels.csv", "03.wav,5,", "03.wav,4,")
+    assert "files of the feature store are gone" in project.plan("--seeds", "2")["preprocess"]
+    assert project.build("--seeds", "2")["executed"] == {"preprocess"}
+
+
+def test_a_failing_notebook_keeps_what_others_finish(project):
+    project.build()
+    project.edit("valence_lib/models/cnn.py", "maps.sum(dim=2)", "maps.summ(dim=2)")
+    finished = project.valence("report", "--jobs", "2")
+    assert finished.returncode != 0
+    said = finished.stdout + finished.stderr
+    assert "2_experiment.ipynb failed in cell [" in said
+    assert "AttributeError" in said
+    assert re.search(r"jupyter lab reports/tiny/runs/CNN-default-0/2_experiment\.failed\.ipynb", said)
+    assert (project.report / "runs" / "LSTM2-default-0" / "best.safetensors").is_file()
+    assert (project.report / "report.html").is_file()  # of the build before
+    project.edit("valence_lib/models/cnn.py", "maps.summ(dim=2)", "maps.sum(dim=2)")
+    project.build()
+    assert not list(project.report.rglob("*.failed.ipynb"))
