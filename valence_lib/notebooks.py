@@ -7,6 +7,7 @@ notebook appears whole or not at all. What would differ between two equal runs i
 
 import ast
 import difflib
+import json
 import os
 import re
 import time
@@ -25,6 +26,9 @@ from valence_lib.warm_start import ONE_THREAD, ForkedKernel
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _TRACEBACK_LINES = 12
+_WIDGET, _WIDGET_STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
+_WIDGET_NAME = re.compile(r"\b(?:IPY_MODEL_)?([0-9a-f]{32})\b")
+_PROGRESS_BAR = re.compile(r"\d%\|.*\| \d+/\d+ \[")
 
 
 def read_parameters(notebook: Path) -> dict[str, Any]:
@@ -276,8 +280,40 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
         if _is_injected(cell):
             cell.id = "injected-parameters"
         if cell.cell_type == "code":
-            cell.outputs = _joined_streams(cell.outputs)
-    return notebook
+            cell.outputs = _joined_streams([output for output in cell.outputs if not _is_progress_bar(output)])
+    return _with_numbered_widgets(notebook)
+
+
+def _is_progress_bar(output: NotebookNode) -> bool:
+    """Whether an output is one of tqdm's, which shows how fast this machine was."""
+    data = output.get("data", {})
+    return _WIDGET in data and bool(_PROGRESS_BAR.search("".join(data.get("text/plain", ""))))
+
+
+def _with_numbered_widgets(notebook: NotebookNode) -> NotebookNode:
+    """The notebook with widgets named by their order instead of at random; those that no output shows go."""
+    saved = notebook.metadata.get("widgets", {}).get(_WIDGET_STATE)
+    if not saved:
+        return notebook
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    waiting = [output["data"][_WIDGET]["model_id"] for output in outputs if _WIDGET in output.get("data", {})]
+    numbered: dict[str, str] = {}
+    while waiting:
+        model = waiting.pop(0)
+        if model in saved["state"] and model not in numbered:
+            numbered[model] = f"{len(numbered) + 1:032x}"
+            waiting += _WIDGET_NAME.findall(json.dumps(saved["state"][model], sort_keys=True))
+    text = nbformat.writes(notebook)
+    renamed = nbformat.reads(
+        re.sub(r"[0-9a-f]{32}", lambda found: numbered.get(found[0], found[0]), text), as_version=4
+    )
+    if not numbered:
+        del renamed.metadata["widgets"]
+        return renamed
+    state = renamed.metadata["widgets"][_WIDGET_STATE]["state"]
+    for name in set(state) - set(numbered.values()):
+        del state[name]
+    return renamed
 
 
 def retold(executed: NotebookNode, notebook: Path) -> NotebookNode:
