@@ -14,7 +14,7 @@ from typing import Any
 
 from valence_lib import records
 from valence_lib.errors import RunError, SettingsError, ValenceError, unknown_name
-from valence_lib.files import digest_of, digest_of_tree, remove_partial, write_json
+from valence_lib.files import digest_of, digest_of_tree, remove_orphans, write_json
 from valence_lib.jobs import CORPUS_LINK, Job, Request, corpus_seen_from_project, project_root
 from valence_lib.progress import JobProgress, Progress
 from valence_lib.provenance import environment
@@ -65,7 +65,7 @@ def build_report(
     _check_profile(root, profile)
     with _only_build(folder):
         _wait_for_orphans(folder)
-        remove_partial(folder)
+        remove_orphans(folder.parent)
         steps = _steps(request, root)
         config = folder / "request.json"
         write_json(config, _request_file(request, steps, root, time_limit))
@@ -275,12 +275,10 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
                 record = replace(record, made_of=made_of, leaves=left)
             main.with_suffix(".failed.ipynb").unlink(missing_ok=True)
             record.save(record_path(folder, name))
-    except (ValenceError, OSError) as error:
-        progress.log(str(error))
-        progress.tell(ended="failed", message=str(error))
-        raise
     except BaseException as error:
-        progress.tell(ended="failed", message=repr(error))
+        said = str(error) if isinstance(error, ValenceError | OSError) else repr(error)
+        progress.log(said)
+        progress.tell(ended="failed", message=said)
         raise
     progress.tell(ended=outcome)
 
