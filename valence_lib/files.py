@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
+
 @contextmanager
 def written_whole(destination: Path) -> Iterator[Path]:
     """A temporary path beside `destination`, which takes its place once the block has ended well.
