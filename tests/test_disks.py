@@ -43,7 +43,7 @@ def test_a_full_disk_loses_nothing(project):
     finished = project.valence("report", "--epochs", "3")
     assert finished.returncode == 1
     assert "No space left on device" in finished.stderr + finished.stdout
-    assert not [path for path in (project.folder / "reports").rglob("*.partial*")]
+    assert not list((project.folder / "reports").rglob("*.partial*"))
     filling.unlink()
     assert project.valence("report").returncode == 0
     assert project.artefacts() == before

@@ -69,7 +69,7 @@ def left_over(project: Project, temporary) -> list[str]:
     """Files that nobody needs any more: hidden ones but for locks and notes, and what lies in the temporary folder."""
     known = {".lock", ".notebooks-at-work", ".corpus-digests.json"}
     hidden = [p for p in (project.folder / "reports").rglob(".*") if p.name not in known and p.is_file()]
-    inside = [p for p in (project.folder / "reports").rglob("*.partial*")]
+    inside = list((project.folder / "reports").rglob("*.partial*"))
     return sorted(str(path) for path in (*hidden, *inside, *temporary.glob("valence-*")))
 
 
