@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValenceError as error:
         print(f"valence: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("valence: stopped; what was finished is kept, and the same command goes on.", file=sys.stderr)
+        return 130
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise

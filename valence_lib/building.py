@@ -102,7 +102,9 @@ def build_report(
             )
     if finished.returncode == 0:
         seconds = json.loads((folder / records.MEASURED).read_text(encoding="utf-8"))
-        print(f"Seconds a training took: {', '.join(f'{name} {value:.0f}' for name, value in seconds.items())}")
+        print(
+            f"Seconds a training took: {', '.join(f'{name} {value:.0f}' for name, value in seconds.items())}"
+        )
         print(_where(folder))
     elif "failed" not in progress.outcomes.values():
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -162,7 +164,7 @@ def _request_file(
         "corpus": corpus_seen_from_project(request.corpus, root),
         "runs": request.runs(),
         "time_limit": time_limit,
-        "jobs": {job.name: {"main": job.main, "made_of": job.made_of(root)} for job in steps},
+        "jobs": {job.name: {"job": asdict(job), "made_of": job.made_of(root)} for job in steps},
     }
 
 
@@ -256,20 +258,20 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
 
     root = folder.resolve().parent.parent
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    made_of, main = request["jobs"][name]["made_of"], folder / request["jobs"][name]["main"]
+    job, made_of = Job(**request["jobs"][name]["job"]), request["jobs"][name]["made_of"]
+    main, program = folder / job.main, root / job.program
     progress = JobProgress(folder / LOGS_FOLDER, name)
     progress.tell(begins=True)
     try:
         with held_while_running(folder / HELD_BY_NOTEBOOKS):
             digests = {os.path.relpath(path.resolve(), root): digest_of(path) for path in reads}
             record, outcome = _find(folder, name, made_of, digests, leaves)
-            program = root / made_of["program"]
             if record is None:
                 outcome = "executed"
                 _execute(program, main, made_of["parameters"], progress, request["time_limit"])
                 names = records.files_left(folder, leaves)
                 record = Record(made_of, digests, records.digests_of(folder, names), environment())
-                _check_unchanged(folder, program, made_of, root)
+                _check_unchanged(folder, job, made_of, root)
                 records.keep(folder, record, names)
             elif made_of["text"] != record.made_of["text"]:
                 write_notebook(main, retold(read_notebook(main), program))
@@ -314,18 +316,19 @@ def _execute(
     render_report(folder / "notebooks" / "5_report.ipynb", main, folder / "report.pdf")
 
 
-def _check_unchanged(folder: Path, program: Path, made_of: Any, root: Path) -> None:
-    """Nothing that ran may have changed since the build began: its results would be kept under a wrong key.
+def _check_unchanged(folder: Path, job: Job, made_of: Any, root: Path) -> None:
+    """No code that ran may have changed since the build began: its results would be kept under a wrong key.
 
     Raises:
         RunError: a file of the project did.
     """
     began = (folder / "request.json").stat().st_mtime_ns
-    files = [program, *(root / name for name in (*made_of["modules"], *made_of["data"]))]
-    if edited := [str(path.relative_to(root)) for path in files if path.stat().st_mtime_ns > began]:
+    files = (job.program, *made_of["modules"], *made_of["data"])
+    edited = [name for name in files if (root / name).stat().st_mtime_ns > began]
+    if edited and (changed := _differences(made_of, job.made_of(root))):
         raise RunError(
-            f"{', '.join(edited)} changed while it was in use, so that it is not known what the results were made "
-            "of. Run `make report` again."
+            f"{', '.join(edited)} changed while it was in use ({'; '.join(changed)}), so that it is not known what "
+            "the results were made of. Run `make report` again."
         )
 
 
