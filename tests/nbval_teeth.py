@@ -32,6 +32,8 @@ from valence_lib.notebooks import read_parameters
 # interval of the CCC; this is about twice that. Larger numbers may differ by a share of themselves.
 ABSOLUTE_TOLERANCE = 0.02
 RELATIVE_TOLERANCE = 0.005
+# What no training goes into is the same on every processor, but for how it is rounded.
+NOTHING_TRAINED = ("1_preprocess.ipynb",)
 # A printed number is rounded, so that two which hardly differ may be printed a step of the last digit apart. Where that
 # step is a tenth of the number or more (0.5, 0.001, 1.0), this would excuse everything; such numbers, most of them
 # settings, have to be the same, and so have whole numbers, which count something.
@@ -61,12 +63,13 @@ _MOST_SHOWN = 4
 # Numbers
 
 
-def allowed_difference(expected: str, percent: bool = False) -> float:
+def allowed_difference(expected: str, percent: bool = False, trained: bool = True) -> float:
     """By how much another number may differ from one that is printed so; 0 where it may not.
 
     Args:
         expected: as printed, "0.512", "−3.1e-5".
         percent: whether a percent sign follows, so that a whole number is a rounded one.
+        trained: whether a training may have gone into it.
     """
     decimals, exponent = _decimals(expected), expected.lower().partition("e")[2]
     if not decimals and not exponent and not percent:
@@ -75,7 +78,11 @@ def allowed_difference(expected: str, percent: bool = False) -> float:
     size = abs(_value(expected))
     if step >= COARSEST_STEP * size:
         return 0.0
-    return step + max(ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE * size)
+    return step + _tolerance(size, trained)
+
+
+def _tolerance(size: float, trained: bool) -> float:
+    return max(ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE * size) if trained else 0.0
 
 
 def _decimals(number: str) -> int:
@@ -86,7 +93,7 @@ def _value(number: str) -> float:
     return float(number.replace("−", "-"))
 
 
-def different_texts(expected: str, found: str) -> list[str]:
+def different_texts(expected: str, found: str, trained: bool = True) -> list[str]:
     """What differs between two texts more than it may, in words; nothing where they are alike.
 
     Between numbers, which may differ by `allowed_difference`, texts have to be equal, but for how many blanks stand in
@@ -101,7 +108,7 @@ def different_texts(expected: str, found: str) -> list[str]:
         return [_first_difference(_BLANKS.sub(" ", expected), _BLANKS.sub(" ", found))]
     differences = []
     for was, now in zip(_NUMBER.finditer(expected), _NUMBER.finditer(found), strict=True):
-        allowed = allowed_difference(was[0], percent=expected[was.end() : was.end() + 1] == "%")
+        allowed = allowed_difference(was[0], expected[was.end() : was.end() + 1] == "%", trained)
         difference = abs(_value(was[0]) - _value(now[0]))
         if _decimals(was[0]) != _decimals(now[0]):
             differences.append(f"{_around(expected, was)!r} was expected, {now[0]} found: other decimals")
@@ -126,22 +133,26 @@ def _around(text: str, number: re.Match[str]) -> str:
     return _BLANKS.sub(" ", before) + number[0]
 
 
-def different_values(expected: Any, found: Any, where: str = "") -> list[str]:
+def different_values(expected: Any, found: Any, trained: bool = True, where: str = "") -> list[str]:
     """As `different_texts`, for anything that JSON holds; floats may differ as the tolerances say, whole numbers not."""
     match expected, found:
         case dict(), dict() if expected.keys() == found.keys():
             return [
                 text
                 for key in expected
-                for text in different_values(expected[key], found[key], f"{where}[{key!r}]")
+                for text in different_values(expected[key], found[key], trained, f"{where}[{key!r}]")
             ]
         case list(), list() if len(expected) == len(found):
             pairs = enumerate(zip(expected, found, strict=True))
-            return [text for n, (was, now) in pairs for text in different_values(was, now, f"{where}[{n}]")]
+            return [
+                text
+                for n, (was, now) in pairs
+                for text in different_values(was, now, trained, f"{where}[{n}]")
+            ]
         case str(), str():
-            return [f"{where} {text}".strip() for text in different_texts(expected, found)]
+            return [f"{where} {text}".strip() for text in different_texts(expected, found, trained)]
         case float(), float() | int() if not isinstance(found, bool):
-            allowed = max(ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE * abs(expected))
+            allowed = _tolerance(abs(expected), trained)
             if abs(expected - found) <= allowed or (expected != expected and found != found):
                 return []
             return [f"{where} {expected} was expected, {found} found: {allowed:.3g} apart is allowed".strip()]
@@ -205,7 +216,7 @@ def _unlike(one: Image.Image, other: Image.Image) -> NDArray[np.bool_]:
 # What an executed cell shows, beside what is committed
 
 
-def different_outputs(expected: Sequence[Any], found: Sequence[Any]) -> list[str]:
+def different_outputs(expected: Sequence[Any], found: Sequence[Any], trained: bool = True) -> list[str]:
     """What differs between a cell's committed outputs and those of another execution, in words.
 
     Outputs of one kind are compared in their order. Not across kinds: what is printed and what is shown reach a
@@ -215,11 +226,18 @@ def different_outputs(expected: Sequence[Any], found: Sequence[Any]) -> list[str
     differences = []
     for kind in sorted(was.keys() | now.keys()):
         if len(was[kind]) != len(now[kind]):
-            differences.append(f"{kind}: {len(was[kind])} outputs were expected, {len(now[kind])} found")
+            last = (
+                max(was[kind], now[kind], key=len)[-1] if kind.startswith(("text", "std", "error")) else "..."
+            )
+            differences.append(
+                f"{kind}: {len(was[kind])} outputs were expected, {len(now[kind])} found; the last is {str(last)[:80]!r}"
+            )
             continue
         for number, (one, other) in enumerate(zip(was[kind], now[kind], strict=True), start=1):
-            compare = different_pictures if kind in ("image/png", "image/jpeg") else different_values
-            found_here = compare(one, other)
+            if kind in ("image/png", "image/jpeg"):
+                found_here = different_pictures(one, other)
+            else:
+                found_here = different_values(one, other, trained)
             differences += [f"{kind}, output {number}: {text}" for text in found_here[:_MOST_SHOWN]]
             if len(found_here) > _MOST_SHOWN:
                 differences.append(f"{kind}, output {number}: and {len(found_here) - _MOST_SHOWN} more")
@@ -248,7 +266,8 @@ class Cell(IPyNbCell):
 
     def compare_outputs(self, test: Sequence[Any], ref: Sequence[Any], skip_compare: object = None) -> bool:
         """Called by nbval: whether the outputs are alike; what differs is left in `comparison_traceback`."""
-        differences = different_outputs(self.sanitize_outputs(ref), self.sanitize_outputs(test))
+        trained = self.path.name not in NOTHING_TRAINED
+        differences = different_outputs(self.sanitize_outputs(ref), self.sanitize_outputs(test), trained)
         self.comparison_traceback = [*differences, MEND]
         return not differences
 
