@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,9 @@ def build_report(
         RunError: another build works on the same report.
         SettingsError: there is no such profile.
     """
+    from valence_lib.corpora import open_corpus
+
+    open_corpus(request.corpus)
     root = project_root()
     folder = root / "reports" / request.name
     if stop_with_parent:
@@ -86,7 +89,8 @@ def build_report(
         kinds = [" ".join((job.program, *job.models)) for job in may_run]
         progress = Progress([job.name for job in may_run], kinds, jobs)
         log = folder / LOGS_FOLDER / "snakemake.log"
-        warm = nullcontext({}) if profile else serving(_WARM, root)
+        # On a cluster, other machines do the work.
+        warm: AbstractContextManager[dict[str, str]] = nullcontext({}) if profile else serving(_WARM, root)
         with progress.following(log.parent), log.open("wb") as file, warm as found:
             finished = subprocess.run(
                 command,
@@ -111,6 +115,9 @@ def build_report(
 
 def show_plan(request: Request) -> int:
     """Print what `build_report` would do, and why; return 0."""
+    from valence_lib.corpora import open_corpus
+
+    open_corpus(request.corpus)
     root = project_root()
     folder = root / "reports" / request.name
     reasons = plan(folder, _steps(request, root), root)
@@ -135,10 +142,9 @@ def _check_profile(root: Path, profile: str | None) -> None:
 
 
 def _steps(request: Request, root: Path) -> list[Job]:
-    """The jobs of a request, whose corpus is looked at."""
-    from valence_lib.corpora import folder_of, open_corpus
+    """The jobs of a request, whose corpus is read through once, and then only where it changed."""
+    from valence_lib.corpora import folder_of
 
-    open_corpus(request.corpus)
     folder = root / "reports" / request.name
     where = folder_of(request.corpus)
     if folder.is_dir() and request.corpus != "demo":
@@ -266,6 +272,7 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
                 write_notebook(main, retold(read_notebook(main), program))
                 left = {**record.leaves, **records.digests_of(folder, [main.relative_to(folder).as_posix()])}
                 record = replace(record, made_of=made_of, leaves=left)
+            main.with_suffix(".failed.ipynb").unlink(missing_ok=True)
             record.save(record_path(folder, name))
     except (ValenceError, OSError) as error:
         progress.log(str(error))

@@ -166,7 +166,7 @@ class Request:
             "clips_per_speaker": self.clips_per_speaker,
             "seed": self.seed,
         }
-        common = {"epochs": self.epochs, "precision": self.precision}
+        common: dict[str, Any] = {"epochs": self.epochs, "precision": self.precision}
         preprocess = Job(
             "preprocess",
             "notebooks/1_preprocess.ipynb",
@@ -200,7 +200,9 @@ class Request:
             "notebooks/5_report.ipynb",
             report,
             models=tuple(MODELS),
-            values={"settings": {name: training_settings(name, "default", 0).to_mapping() for name in MODELS}},
+            values={
+                "settings": {name: training_settings(name, "default", 0).to_mapping() for name in MODELS}
+            },
         )
         render = Job(
             "render",

@@ -188,7 +188,9 @@ def run_notebook(
                 stderr_file=told,
                 on_cell_execute=told.cell_begins,
                 # A cell has what is left of the notebook's time; one that does not end is interrupted, or killed.
-                timeout_func=None if deadline is None else lambda _: max(1, round(deadline - time.monotonic())),
+                timeout_func=None
+                if deadline is None
+                else lambda _: max(1, round(deadline - time.monotonic())),
                 interrupt_on_timeout=False,
             )
         write_notebook(destination, normalise(executed))
@@ -231,7 +233,11 @@ class _Told:
 
     def __init__(self, watcher: Watcher, code: Sequence[str]):
         # The injected parameters are a cell more.
-        self._watcher, self.number, self.cells = watcher, 0, len([source for source in code if source.strip()]) + 1
+        self._watcher, self.number, self.cells = (
+            watcher,
+            0,
+            len([source for source in code if source.strip()]) + 1,
+        )
 
     def cell_begins(self, cell: NotebookNode, cell_index: int) -> None:
         """Called by nbclient before a code cell is executed."""
@@ -265,6 +271,8 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
+        if not cell.metadata.get("tags", True):
+            del cell.metadata["tags"]  # papermill's, of a cell that has none
         if _is_injected(cell):
             cell.id = "injected-parameters"
         if cell.cell_type == "code":

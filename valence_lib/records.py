@@ -91,7 +91,9 @@ def load_records(report: Path, jobs: Iterable[str]) -> dict[str, Record]:
     for job in jobs:
         record = load_record(record_path(report, job))
         if record is None:
-            raise RunError(f"{report} has no record of the job {job!r}; `make report` runs it and writes one.")
+            raise RunError(
+                f"{report} has no record of the job {job!r}; `make report` runs it and writes one."
+            )
         found[job] = record
     return found
 
@@ -148,7 +150,9 @@ def restore(report: Path, key: str, leaves: Iterable[Path]) -> Record | None:
     if record is None:
         return None
     files = entry / "files"
-    if any(not (files / n).is_file() or digest_of(files / n) != digest for n, digest in record.leaves.items()):
+    if any(
+        not (files / n).is_file() or digest_of(files / n) != digest for n, digest in record.leaves.items()
+    ):
         shutil.rmtree(entry, ignore_errors=True)
         return None
     names = files_left(files, [files])

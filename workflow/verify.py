@@ -22,11 +22,30 @@ from typing import Any
 from valence_lib.files import digest_of
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ["--corpus", "demo", "--name", "verified", "--clips-per-speaker", "12", "--epochs", "4", "--seeds", "1"]
+SMALL = [
+    "--corpus",
+    "demo",
+    "--name",
+    "verified",
+    "--clips-per-speaker",
+    "12",
+    "--epochs",
+    "4",
+    "--seeds",
+    "1",
+]
 
 # Whatever a build might take from its surroundings, the other way round the second time.
 SURROUNDINGS = [
-    {"LC_ALL": "C", "LANG": "C", "TZ": "UTC", "PYTHONHASHSEED": "1", "USER": "one", "LOGNAME": "one", "COLUMNS": "80"},
+    {
+        "LC_ALL": "C",
+        "LANG": "C",
+        "TZ": "UTC",
+        "PYTHONHASHSEED": "1",
+        "USER": "one",
+        "LOGNAME": "one",
+        "COLUMNS": "80",
+    },
     {
         **{"LC_ALL": "de_DE.UTF-8", "LANG": "de_DE.UTF-8", "TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "2"},
         **{"USER": "two", "LOGNAME": "two", "COLUMNS": "200", "OMP_NUM_THREADS": "2"},
@@ -77,7 +96,9 @@ def build(project: Path, surroundings: dict[str, str], jobs: int) -> Path:
     """Build the small report in a copy of the project; give the report's folder."""
     environment = {**os.environ, **surroundings, "PYTHONPATH": str(project), "HOME": str(project)}
     finished = subprocess.run(
-        [sys.executable, "-m", "valence_lib", "report", *SMALL, "--jobs", str(jobs)], cwd=project, env=environment
+        [sys.executable, "-m", "valence_lib", "report", *SMALL, "--jobs", str(jobs)],
+        cwd=project,
+        env=environment,
     )
     if finished.returncode:
         sys.exit(f"the build in {project} failed")
@@ -104,7 +125,9 @@ def compare_bytes(folder: Path) -> int:
         reports.append(artefacts(build(project, surroundings, jobs)))
     first, second = reports
     different = sorted(set(first) ^ set(second))
-    different += [name for name in first.keys() & second.keys() if digest_of(first[name]) != digest_of(second[name])]
+    different += [
+        name for name in first.keys() & second.keys() if digest_of(first[name]) != digest_of(second[name])
+    ]
     for name in sorted(different):
         print(f"differs: {name}")
     print(f"{len(first.keys() | second.keys())} artefacts compared byte by byte, {len(different)} differ")
@@ -131,12 +154,16 @@ def furthest(report: Path, other: Path) -> tuple[float, float]:
     """
     predictions = 0.0
     for path in sorted(report.glob("runs/*/predictions.csv")):
-        rows = [list(csv.DictReader(p.open(encoding="utf-8"))) for p in (path, other / path.relative_to(report))]
+        rows = [
+            list(csv.DictReader(p.open(encoding="utf-8"))) for p in (path, other / path.relative_to(report))
+        ]
         for one, two in zip(*rows, strict=True):
             if one["id"] != two["id"]:
                 sys.exit(f"{path} holds other clips")
             predictions = max(predictions, abs(float(one["prediction"]) - float(two["prediction"])))
-    contents = [dict(numbers(json.loads((r / "results.json").read_text(encoding="utf-8")))) for r in (report, other)]
+    contents = [
+        dict(numbers(json.loads((r / "results.json").read_text(encoding="utf-8")))) for r in (report, other)
+    ]
     if contents[0].keys() != contents[1].keys():
         sys.exit("results.json holds other things")
     scores = 0.0
@@ -170,7 +197,9 @@ def compare_processors(folder: Path) -> int:
 
 def main() -> int:
     """Compare; 0 where all is as it should be."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--across", action="store_true", help="compare processors instead of surroundings")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="valence-verify-") as folder:
