@@ -16,6 +16,7 @@ ORDER = [
         "settings",
         "registry",
         "files",
+        "cells",
         "provenance",
         "records",
         "pickle_forms",
@@ -40,8 +41,8 @@ ORDER = [
         "evaluation",
     ),
     *("figures", "architecture"),
-    *("tables", "report", "sentences", "rendering", "exploring", "warm_start", "notebooks"),
-    *("jobs", "progress", "building", "verifying"),
+    *("tables", "report", "sentences", "rendering", "exploring", "warm_start", "progress", "notebooks"),
+    *("jobs", "building", "verifying"),
     "__main__",
 ]
 # The models' modules are rooms of one floor: they import from rows above "models", and not from each other.

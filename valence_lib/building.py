@@ -1,5 +1,6 @@
 """The way from one command to a finished report: what is stale is found by content, and Snakemake does it."""
 
+import csv
 import fcntl
 import json
 import os
@@ -15,10 +16,9 @@ from valence_lib import records
 from valence_lib.errors import RunError, SettingsError, ValenceError, unknown_name
 from valence_lib.files import digest_of, digest_of_tree, remove_partial, write_json
 from valence_lib.jobs import CORPUS_LINK, Job, Request, corpus_seen_from_project, project_root
-from valence_lib.notebooks import read_notebook, retold, run_notebook, write_notebook
 from valence_lib.progress import JobProgress, Progress
 from valence_lib.provenance import environment
-from valence_lib.records import Record, load_record, record_path
+from valence_lib.records import FEATURES_FOLDER, Record, load_record, record_path
 from valence_lib.warm_start import end_with_parent, serving
 
 HELD_BY_NOTEBOOKS = ".notebooks-at-work"
@@ -231,9 +231,8 @@ def _differences(before: Any, now: Any) -> list[str]:
 
 
 def _shards_lost(folder: Path) -> int:
-    from valence_lib.report import FEATURES_FOLDER, load_frame
-
-    shards = load_frame(folder / "preprocess" / "clips.csv")["shard"].unique()
+    with (folder / "preprocess" / "clips.csv").open(encoding="utf-8", newline="") as file:
+        shards = {row["shard"] for row in csv.DictReader(file)}
     return sum(not (folder.parent / FEATURES_FOLDER / f"{shard}.npy").is_file() for shard in shards)
 
 
@@ -251,6 +250,8 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
     Raises:
         ValenceError: what it runs failed.
     """
+    from valence_lib.notebooks import read_notebook, retold, write_notebook
+
     root = folder.resolve().parent.parent
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     made_of, main = request["jobs"][name]["made_of"], folder / request["jobs"][name]["main"]
@@ -303,6 +304,8 @@ def _execute(
     program: Path, main: Path, parameters: dict[str, Any], progress: JobProgress, time_limit: float | None
 ) -> None:
     if program.suffix == ".ipynb":
+        from valence_lib.notebooks import run_notebook
+
         run_notebook(program, main, parameters, progress, time_limit)
         return
     from valence_lib.rendering import render_report

@@ -16,11 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from valence_lib.notebooks import Watcher
-
 PROGRESS_FILE = "progress.jsonl"
 _EPOCH = re.compile(r"epoch +(\d+)/(\d+)")
 _SECONDS_BETWEEN_LOOKS = 0.2
+
+
+class Watcher:
+    """Who is told how a notebook that runs comes along; this one does nothing with it."""
+
+    def cell_begins(self, number: int, cells: int) -> None:
+        """A code cell is next, the `number`-th of `cells`."""
+
+    def said(self, text: str) -> None:
+        """Something was printed."""
 
 
 class JobProgress(Watcher):

@@ -20,7 +20,9 @@ from valence_lib.files import digest_of, write_json, written_whole
 from valence_lib.provenance import digest_of_content
 
 RECORDS_FOLDER = "provenance"
-ARCHIVE_FOLDER = ".results"  # beside the reports, which share it
+# Beside the reports, which share them.
+ARCHIVE_FOLDER = ".results"
+FEATURES_FOLDER = ".features"
 MEASURED = "seconds.json"  # what a clock said; kept with what a job leaves, but part of no digest
 _ARCHIVE_BYTES = 4 << 30  # what is kept of earlier builds; the longest unused goes first
 

@@ -92,6 +92,22 @@ def copy_project(destination: Path) -> None:
             shutil.copyfile(ROOT / name, destination / name)
 
 
+def german_locale(folder: Path) -> dict[str, str]:
+    """Variables that give a process German numbers and dates, where the system has the sources of locales."""
+    made = (
+        subprocess.run(
+            ["localedef", "-i", "de_DE", "-f", "UTF-8", str(folder / "de_DE.UTF-8")],
+            capture_output=True,
+            check=False,
+        )
+        if shutil.which("localedef")
+        else None
+    )
+    if not (folder / "de_DE.UTF-8").is_dir():
+        print("no German locale could be made; its variables are set all the same")
+    return {"LOCPATH": str(folder)} if made else {}
+
+
 def build(project: Path, surroundings: dict[str, str], jobs: int) -> Path:
     """Build the small report in a copy of the project; give the report's folder."""
     environment = {**os.environ, **surroundings, "PYTHONPATH": str(project), "HOME": str(project)}
@@ -118,12 +134,15 @@ def artefacts(report: Path) -> dict[str, Path]:
 
 def compare_bytes(folder: Path) -> int:
     """Two builds under unlike surroundings; how many artefacts differ."""
-    reports = []
-    for name, surroundings, jobs in zip(("one", "another folder/two"), SURROUNDINGS, (1, 2), strict=True):
-        project = folder / name
+    projects = [folder / "one", folder / "another folder" / "two"]
+    for project in projects:
         copy_project(project)
-        reports.append(artefacts(build(project, surroundings, jobs)))
-    first, second = reports
+    (folder / "locales").mkdir()
+    SURROUNDINGS[1].update(german_locale(folder / "locales"))
+    first, second = (
+        artefacts(build(project, surroundings, jobs))
+        for project, surroundings, jobs in zip(projects, SURROUNDINGS, (1, 2), strict=True)
+    )
     different = sorted(set(first) ^ set(second))
     different += [
         name for name in first.keys() & second.keys() if digest_of(first[name]) != digest_of(second[name])
@@ -177,12 +196,14 @@ def furthest(report: Path, other: Path) -> tuple[float, float]:
 
 def compare_processors(folder: Path) -> int:
     """Builds under the instruction sets of other processors; how many lie too far from the one of this."""
-    failed = 0
-    reports = {}
-    for name, switches in PROCESSORS.items():
-        project = folder / re.sub(r"\W", "-", name)
+    projects = {name: folder / re.sub(r"\W", "-", name) for name in PROCESSORS}
+    for project in projects.values():
         copy_project(project)
-        reports[name] = build(project, {"PYTHONHASHSEED": "0", **switches}, os.cpu_count() or 1)
+    reports = {
+        name: build(project, {"PYTHONHASHSEED": "0", **PROCESSORS[name]}, os.cpu_count() or 1)
+        for name, project in projects.items()
+    }
+    failed = 0
     here = reports.pop("as here")
     for name, report in reports.items():
         predictions, scores = furthest(here, report)
