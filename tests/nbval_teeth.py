@@ -24,8 +24,8 @@ from nbval.plugin import IPyNbCell, IPyNbFile, comment_markers, metadata_tags
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from valence_lib.cells import read_parameters
 from valence_lib.errors import NotebookError
-from valence_lib.notebooks import read_parameters
 
 # Numbers. Another kind of processor adds up in another order, and a training makes more of it with every step. Between
 # two ways of one processor (make nbval-across) no number of the small report differed by more than 0.011, an end of an
