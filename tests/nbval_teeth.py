@@ -55,8 +55,10 @@ MEND = (
 
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w|\.\d)")
 _BLANKS = re.compile(r"[ \t]+")
-# A key of a widget's model, which is random.
-_NEVER_COMPARED = ("application/vnd.jupyter.widget-view+json",)
+# The name of a widget's model, which is random.
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+# tqdm's, which says how fast this machine is; `valence notebook` takes it out.
+_PROGRESS_BAR = re.compile(r"\d+%\|.*\|.*\[.*\]")
 _MOST_SHOWN = 4
 
 
@@ -247,12 +249,15 @@ def different_outputs(expected: Sequence[Any], found: Sequence[Any], trained: bo
 def _by_kind(outputs: Sequence[Any]) -> defaultdict[str, list[Any]]:
     kinds = defaultdict(list)
     for output in outputs:
+        data = output.get("data", {})
+        if _WIDGET in data and _PROGRESS_BAR.search(str(data.get("text/plain"))):
+            continue
         if output.output_type == "stream":
             kinds[output.name].append(output.text)
         elif output.output_type == "error":
             kinds["error"].append(f"{output.ename}: {output.evalue}")
-        for kind, content in output.get("data", {}).items():
-            if kind not in _NEVER_COMPARED:
+        for kind, content in data.items():
+            if kind != _WIDGET:
                 kinds[kind].append(content)
         for kind, shown in output.get("metadata", {}).items():
             # What is said of a picture. Not its width on the page: the pictures themselves are compared.

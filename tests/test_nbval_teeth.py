@@ -429,6 +429,17 @@ def test_the_text_beside_a_picture_is_compared_and_its_width_not():
     assert why.startswith("text beside image/png, output 1: ['alt'] 'MSE 0.512' was expected")
 
 
+def test_a_progress_bar_is_not_compared_and_another_widget_is():
+    def shown(text):
+        widget = {"model_id": "0f", "version_major": 2, "version_minor": 0}
+        data = {"application/vnd.jupyter.widget-view+json": widget, "text/plain": text}
+        return [nbformat.v4.new_output("display_data", data)]
+
+    assert different_outputs([], shown("preprocess:   0%|          | 0/540 [00:00<?, ? clips/s]")) == []
+    (why,) = different_outputs([], shown("Dropdown(options=('a', 'b'))"))
+    assert why.startswith('text/plain: 0 outputs were expected, 1 found; the last is "Dropdown(')
+
+
 # What nbval.cfg lets differ
 
 
