@@ -101,10 +101,10 @@ def build_report(
                 preexec_fn=end_with_parent,
             )
     if finished.returncode == 0:
-        seconds = json.loads((folder / records.MEASURED).read_text(encoding="utf-8"))
-        print(
-            f"Seconds a training took: {', '.join(f'{name} {value:.0f}' for name, value in seconds.items())}"
-        )
+        measured = folder / records.MEASURED
+        seconds = json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else {}
+        for name, value in seconds.items():
+            print(f"{name}: {value:.0f} s a training")
         print(_where(folder))
     elif "failed" not in progress.outcomes.values():
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
