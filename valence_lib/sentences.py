@@ -132,11 +132,30 @@ def presets(results: Results) -> str:
         "clip": "the **clip** preset brings every mel band to mean 0 and deviation 1 within each clip",
         "speaker": "the **speaker** preset brings every mel band to mean 0 and deviation 1 over all clips of the clip's "
         "speaker, held-out ones included (their audio, not their ratings)",
+        "tuned": "the **tuned** preset trains as a sweep over hyperparameters found best",
     }
     used = list(dict.fromkeys(row["preset"] for row in results["rows"] if row["preset"]))
+    if "tuned" in used and len(used) > 1:
+        others = [row for row in results["rows"] if row["preset"] != "tuned"]
+        return f"{presets({**results, 'rows': others})} {tuned(results['tuning'])}"
     if len(used) == 1:
         return f"One preset was used: {ways[used[0]]}."
     return f"The presets differ in one thing alone: {'; '.join(ways[preset] for preset in used)}."
+
+
+def tuned(best: Mapping[str, Any]) -> str:
+    """Where the tuned preset comes from; takes the content of sweep/best.json."""
+    settings = ", ".join(
+        f"{name.replace('_', ' ')} {value:g}"
+        if isinstance(value, float)
+        else f"{name.replace('_', ' ')} {value}"
+        for name, value in best["changes"].items()
+    )
+    return (
+        f"The **tuned** preset is the best of {best['trials']:,} trials of a sweep over hyperparameters "
+        f"({best['pruned']:,} of them pruned), chosen by its MSE on the validation clips, {rounded(best['validation_mse'])} "
+        f"in trial {best['trial']}: {best['model']} with {settings or 'nothing changed'}."
+    )
 
 
 def _comparison(results: Results, first: list[str], second: list[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -43,22 +43,44 @@ from valence_lib.registry import MODELS, training_settings
 from valence_lib.settings import TrainingSettings
 from valence_lib.training import Material, train
 
-# What is tried, all of it fields of `TrainingSettings`. Where a range goes over decades, the logarithm is drawn evenly.
-SPACE: dict[str, BaseDistribution] = {
-    "model": CategoricalDistribution(tuple(MODELS)),
-    # Adam's in the first epoch: ten times less and more than the course report's 1e-3.
-    "learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
-    # L2: from what changes nothing that could be measured, to 100 times LSTM2's own 1e-4.
-    "weight_decay": FloatDistribution(1e-6, 1e-2, log=True),
-    # Clips. Below 8 the products are too small to be quick; above 64 a small corpus has too few steps an epoch.
-    "batch_size": CategoricalDistribution((8, 16, 32, 64)),
-    # Euclidean norm: the gradients of a trained LSTM lie around 1; 10 hardly ever clips.
-    "max_gradient_norm": FloatDistribution(0.3, 10.0, log=True),
-    # Epochs between two reductions of the learning rate, 0 for none; and what each multiplies it by.
-    "learning_rate_period": CategoricalDistribution((0, 2, 5, 10)),
-    "learning_rate_factor": FloatDistribution(0.2, 0.8),
-    # Not "speaker": it needs named speakers, and looks at all clips of held-out ones.
-    "standardise": CategoricalDistribution(("train", "clip", "none")),
+
+class Range(NamedTuple):
+    """What is tried of one parameter: Optuna's distribution of it, with its unit and the reason in words."""
+
+    space: BaseDistribution
+    why: str
+
+
+# All of it fields of `TrainingSettings`. Where a range goes over decades, it is the logarithm that is drawn evenly.
+SPACE: dict[str, Range] = {
+    "model": Range(CategoricalDistribution(tuple(MODELS)), "all models of the registry"),
+    "learning_rate": Range(
+        FloatDistribution(1e-4, 1e-2, log=True),
+        "of Adam, in the first epoch: the course report's 0.001, and ten times less and more",
+    ),
+    "weight_decay": Range(
+        FloatDistribution(1e-6, 1e-2, log=True),
+        "L2 regularisation: from next to none to 100 times that of LSTM2 in the course report",
+    ),
+    "batch_size": Range(
+        CategoricalDistribution((8, 16, 32, 64)),
+        "clips: with fewer, matrix products are slow; with more, a small corpus has few steps an epoch",
+    ),
+    "max_gradient_norm": Range(
+        FloatDistribution(0.3, 10.0, log=True),
+        "Euclidean: from clipping nearly every gradient to clipping hardly any",
+    ),
+    "learning_rate_period": Range(
+        CategoricalDistribution((0, 2, 5, 10)),
+        "epochs between two reductions of the learning rate; 0 for none",
+    ),
+    "learning_rate_factor": Range(
+        FloatDistribution(0.2, 0.8), "what a reduction multiplies the learning rate by, where there is any"
+    ),
+    "standardise": Range(
+        CategoricalDistribution(("train", "clip", "none")),
+        "not by speaker: it would need named speakers, and hear all clips of held-out ones",
+    ),
 }
 STUDY_FILE, BEST_FILE = "study.log", "best.json"
 # A setting during which workers died so often is given up for another; until then, it is tried again.
@@ -96,7 +118,7 @@ class Sweep:
         training_settings("LSTM2", "tuned", self.seed, epochs=self.epochs)
 
 
-class _TimeOver(Exception):
+class _TimeOver(Exception):  # noqa: N818 (no error: it was asked for)
     """The budget's minutes ended during a trial."""
 
 
@@ -146,7 +168,7 @@ def open_study(material: Material, sweep: Sweep, folder: Path) -> optuna.Study:
         "material": material.digest(),
         "epochs": sweep.epochs,
         "seed": sweep.seed,
-        "space": {name: distribution_to_json(space) for name, space in SPACE.items()},
+        "space": {name: distribution_to_json(tried.space) for name, tried in SPACE.items()},
         "code": modules_reached(["import valence_lib.training"], [model.module for model in MODELS.values()]),
     }
     try:
@@ -239,7 +261,7 @@ def _begin(
     tries = sum(trial.user_attrs.get("place") == place for trial in trials)
     seed = np.random.SeedSequence([sweep.seed, place, tries // _TRIES]).generate_state(1)[0]
     study.sampler = optuna.samplers.TPESampler(seed=int(seed))
-    trial = study.ask(SPACE)
+    trial = study.ask({name: tried.space for name, tried in SPACE.items()})
     trial.set_user_attr("place", place)
     sign = _sign_of_life(folder, trial.number)
     shutil.rmtree(sign.parent, ignore_errors=True)  # of a killed worker at another study of this log
@@ -397,6 +419,24 @@ def save_best(study: optuna.Study, sweep: Sweep, folder: Path) -> dict[str, Any]
     }
     write_json(folder / BEST_FILE, content)
     return content
+
+
+def space_table() -> pd.DataFrame:
+    """The search space in words: a row a parameter, with the columns Parameter, Tried and Why."""
+    return pd.DataFrame(
+        [
+            (name.capitalize().replace("_", " "), _in_words(tried.space), tried.why)
+            for name, tried in SPACE.items()
+        ],
+        columns=["Parameter", "Tried", "Why"],
+    )
+
+
+def _in_words(space: BaseDistribution) -> str:
+    if isinstance(space, FloatDistribution):
+        return f"{space.low:g} to {space.high:g}" + (", logarithmic" if space.log else "")
+    assert isinstance(space, CategoricalDistribution)
+    return ", ".join(map(str, space.choices))
 
 
 def trials_table(study: optuna.Study, sweep: Sweep) -> pd.DataFrame:
