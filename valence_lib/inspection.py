@@ -10,9 +10,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 CLIPS_PER_CHUNK = 256
 _MOST_SAMPLES = 2**24  # whose features go into one shard: 64 MB of waveforms, 35 minutes at 8000 Hz
 _MANY_CLIPS = 2048  # from here on, other processes are worth the second that it takes to start them
+_CHUNKS_AHEAD = 2  # that wait for each other process, so that none waits for this one
 _Row = dict[str, Any]  # of a table: values by column
 _at_work = threading.Lock()  # held while this process works on a chunk
 
@@ -74,7 +75,8 @@ def inspect_corpus(
     Args:
         folder: of the feature store, for all clips that can be used, whether or not `clips_per_speaker`
             takes them; None to check alone.
-        workers: how many processes; None takes one a core, and only this one where there is little to do.
+        workers: how many processes, this one among them; None takes one a core, and only this one where there is
+            little to do.
         progress: show a bar on standard error where that is a terminal.
 
     Raises:
@@ -198,11 +200,22 @@ def _chunks(corpus: Corpus, task: _Task, workers: int | None) -> Generator[_Chun
         return
     # Fresh interpreters: a fork would copy the locks of this process's threads as they happen to be.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(firsts)), context, initializer=_begin_worker)
+    # This process is one of the workers: it has begun while the others still start.
+    others = min(workers, len(firsts)) - 1
+    pool = ProcessPoolExecutor(others, context, initializer=_begin_worker)
+    waiting = deque(firsts)
+    begun: deque[Future[_Chunk]] = deque()  # in the corpus's order, those of this process among them
     try:
-        futures = [pool.submit(task, corpus.cut(first, first + CLIPS_PER_CHUNK), first) for first in firsts]
-        for future in futures:
-            yield future.result()
+        while waiting or begun:
+            while waiting and sum(not future.done() for future in begun) < _CHUNKS_AHEAD * others:
+                first = waiting.popleft()
+                begun.append(pool.submit(task, corpus.cut(first, first + CLIPS_PER_CHUNK), first))
+            if waiting and not begun[0].done():
+                first = waiting.popleft()
+                begun.append(Future())
+                begun[-1].set_result(task(corpus.cut(first, first + CLIPS_PER_CHUNK), first))
+            else:
+                yield begun.popleft().result()
     except BrokenProcessPool as error:
         raise WorkerError(
             f"one of the {workers} processes that read the corpus {corpus.name!r} was ended from outside, most "
@@ -210,7 +223,8 @@ def _chunks(corpus: Corpus, task: _Task, workers: int | None) -> Generator[_Chun
             "workers=1, and start again. (A script that calls this needs `if __name__ == '__main__':`.)"
         ) from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        # Not waited for: what is called off ends by itself.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _n_cores() -> int:

@@ -33,7 +33,7 @@ class JobProgress(Watcher):
 
     def __init__(self, logs: Path, job: str):
         logs.mkdir(parents=True, exist_ok=True)
-        self._path, self._job = logs / PROGRESS_FILE, job
+        self._path, self._job = logs.resolve() / PROGRESS_FILE, job  # papermill changes the folder while it runs
         self._log = (logs / f"{job}.log").open("w", encoding="utf-8", buffering=1)
 
     def tell(self, **what: Any) -> None:
