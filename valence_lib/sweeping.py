@@ -87,6 +87,7 @@ STUDY_FILE, BEST_FILE = "study.log", "best.json"
 _TRIES = 3
 _PRUNER_STARTS_AFTER = 5  # trials, whose median says what a promising one looks like
 _SECONDS_BETWEEN_SIGNS = 5.0  # of life, from a worker that is at a trial
+_SECONDS_OF_A_LOCK = 15  # none holds one for longer than some hundredths
 _SECONDS_BETWEEN_LOOKS = 0.5  # at a study whose last trials others are at
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -134,7 +135,7 @@ def work(
 
     A trial is one training with the sweep's seed; its value is the lowest validation MSE of an epoch. One that is worse
     than the median of earlier ones at the same epoch is pruned, as is one that diverges. What is tried next depends on
-    the seed and on what is known by then, so that one worker gives the same trials again, be it killed or not.
+    the seed and on what is known by then alone, so that one worker gives the same trials again.
 
     Args:
         folder: reports/<name>/sweep, made if it is not there.
@@ -188,17 +189,15 @@ class _Log(JournalFileBackend):
     """Optuna's journal, which also survives that a writer is killed in the middle of a line."""
 
     def __init__(self, path: Path):
-        # Its lock is a file that only one can create, which holds on shared file systems too. One that a killed
-        # worker left is taken away after half a minute.
-        super().__init__(str(path), lock_obj=JournalFileOpenLock(str(path)))
+        super().__init__(str(path), lock_obj=_lock(path))
         self._path = path
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """See `JournalFileBackend`."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        with _held(self._path), self._path.open("r+b") as file:
-            file.seek(_end_of_last_line(self._path))
-            file.truncate()
+        with _held(self._path), self._path.open("ab") as file:
+            if (end := _end_of_last_line(self._path)) < file.tell():
+                file.truncate(end)
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
@@ -217,10 +216,15 @@ def _end_of_last_line(path: Path) -> int:
     return 0
 
 
+def _lock(path: Path) -> JournalFileOpenLock:
+    """Optuna's lock for shared file systems: a file that only one can create, taken away once its owner must be dead."""
+    return JournalFileOpenLock(str(path), grace_period=_SECONDS_OF_A_LOCK)
+
+
 @contextmanager
 def _held(path: Path) -> Iterator[float]:
     """Alone among all workers on a file; gives the time that it is on that file system's clock."""
-    lock = JournalFileOpenLock(str(path))
+    lock = _lock(path)
     lock.acquire()
     try:
         yield Path(f"{path}.lock").stat().st_mtime
