@@ -67,7 +67,7 @@ def undisturbed(reports, material) -> tuple[optuna.Study, Path, list[str]]:
     """A study of eight trials, made by one worker; its report; and what was said."""
     said: list[str] = []
     report = make_report(reports, "undisturbed")
-    return work(material, EIGHT, report / "sweep", CPU, said.append), report, said
+    return work(material, EIGHT, report / "sweep", CPU, say=said.append), report, said
 
 
 def start_worker(report: Path, trials: int, epochs: int = 2, silent_after: float = 60) -> subprocess.Popen:
@@ -161,7 +161,7 @@ def test_one_worker_gives_the_same_trials_again(undisturbed, material, report):
     again: list[str] = []
     # In two goes: what was done counts, and is told again.
     work(material, Sweep(3, epochs=2), report / "sweep", CPU)
-    table = trials_table(work(material, EIGHT, report / "sweep", CPU, again.append), EIGHT)
+    table = trials_table(work(material, EIGHT, report / "sweep", CPU, say=again.append), EIGHT)
     pd.testing.assert_frame_equal(table, trials_table(study, EIGHT))
     assert again == said
     assert not list((report / "sweep" / "trials").iterdir())

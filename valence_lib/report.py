@@ -25,7 +25,7 @@ import pandas as pd
 from valence_lib.corpora import RATER_COLUMN
 from valence_lib.errors import RunError
 from valence_lib.evaluation import Resampling, compare, groups_of, raters, results_rows
-from valence_lib.files import write_json, written_whole
+from valence_lib.files import digest_of, write_json, written_whole
 from valence_lib.settings import CorpusSettings, FeatureSettings
 from valence_lib.splits import shared_speakers
 from valence_lib.tables import title_of
@@ -153,12 +153,22 @@ def load_material(folder: Path) -> Material:
     return Material(FeatureStore(folder.parent / FEATURES_FOLDER, clips, features), clips)
 
 
-def collect_results(folder: Path, runs: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]]:
+def collect_results(
+    folder: Path, runs: Sequence[str], tuning: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, float]]:
     """The content of results.json and of seconds.json, from the runs' folders.
 
+    Args:
+        tuning: content of sweep/best.json, where the tuned preset is among the runs.
+
     Raises:
-        RunError: one of the runs is not finished.
+        RunError: one of the runs is not finished, or what was found best was chosen on other clips.
     """
+    if tuning and tuning["clips"] != digest_of(folder / "preprocess" / "clips.csv"):
+        raise RunError(
+            "the setting that a sweep found best was chosen on other clips, or on another division of them, than "
+            "those of this report; run `make sweep` again."
+        )
     corpus = load_json(folder / "preprocess" / "corpus.json")
     clips = load_frame(folder / "preprocess" / "clips.csv")
     predictions: dict[tuple[str, str], dict[int, pd.Series]] = {}
@@ -188,6 +198,8 @@ def collect_results(folder: Path, runs: Sequence[str]) -> tuple[dict[str, Any], 
         "comparisons": _comparisons(clips, predictions, (chosen["model"], chosen["preset"])),
         "rows": rows,
     }
+    if tuning:
+        results["tuning"] = dict(tuning)
     return results, {title: float(np.mean(measured)) for title, measured in seconds.items()}
 
 

@@ -110,6 +110,8 @@ def standardising(results: Results, model: str, preset: str) -> str:
     """What standardising changes: a model's preset against the same model on raw decibels, on the test clips."""
     if preset == "seed":
         return f"{model} was trained on raw decibels alone."
+    if preset == "tuned":
+        return _tuning(results, model)
     ours, raw = row_of(results, model, preset, "test"), row_of(results, model, "seed", "test")
     comparison = _comparison(results, [model, preset], [model, "seed"])
     verdict = {
@@ -120,6 +122,23 @@ def standardising(results: Results, model: str, preset: str) -> str:
     return (
         f"{model} has a test MSE of {rounded(ours['mse'])} with the {preset} preset and of {rounded(raw['mse'])} on raw "
         f"decibels (CCC {rounded(ours['ccc'])} and {rounded(raw['ccc'])}): {verdict}, by "
+        f"{with_interval(comparison['difference'], [comparison['low'], comparison['high']])} of MSE."
+    )
+
+
+def _tuning(results: Results, model: str) -> str:
+    """What tuning changes: a model's tuned preset against the same model's first preset, on the test clips."""
+    other = next(row["preset"] for row in results["rows"] if row["model"] == model)
+    ours, before = row_of(results, model, "tuned", "test"), row_of(results, model, other, "test")
+    comparison = _comparison(results, [model, "tuned"], [model, other])
+    verdict = {
+        "better": "tuning makes it **better**",
+        "worse": "tuning makes it **worse**",
+        "tie": "the two are a **tie**",
+    }[comparison["verdict"]]
+    return (
+        f"{model} has a test MSE of {rounded(ours['mse'])} with the tuned preset and of {rounded(before['mse'])} with the "
+        f"{other} preset (CCC {rounded(ours['ccc'])} and {rounded(before['ccc'])}): {verdict}, by "
         f"{with_interval(comparison['difference'], [comparison['low'], comparison['high']])} of MSE."
     )
 

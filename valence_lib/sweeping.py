@@ -128,6 +128,7 @@ def work(
     sweep: Sweep,
     folder: Path,
     device: torch.device,
+    worker: int = 1,
     say: Callable[[str], object] = print,
     silent_after: float = 60.0,
 ) -> optuna.Study:
@@ -135,24 +136,28 @@ def work(
 
     A trial is one training with the sweep's seed; its value is the lowest validation MSE of an epoch. One that is worse
     than the median of earlier ones at the same epoch is pruned, as is one that diverges. What is tried next depends on
-    the seed and on what is known by then alone, so that one worker gives the same trials again.
+    the seed and on what is known by then alone, so that one worker gives the same trials again. It ends when no other is
+    at a trial either, so that all leave the same best.json.
 
     Args:
         folder: reports/<name>/sweep, made if it is not there.
-        say: told one line for each trial that has ended, those before this worker joined included.
+        worker: this one's number, noted with its trials.
+        say: told one line for each trial that this worker ended, after one for each that had ended before it joined.
         silent_after: seconds without a sign of life after which another worker counts as dead, and its trial as failed.
 
     Raises:
         RunError: study.log is damaged.
     """
     study = open_study(material, sweep, folder)
-    for trial in finished(study):
-        say(_line(trial, sweep))
-    while (trial_begun := _claim(study, sweep, folder, silent_after)) is not None:
-        _run(trial_begun, study, material, sweep, folder, device)
-        ended = study.get_trials(deepcopy=False)[trial_begun.number]
+    before = finished(study)
+    for number, trial in enumerate(before):
+        say(_line(trial, before[: number + 1], sweep))
+    while (begun := _claim(study, sweep, folder, silent_after)) is not None:
+        begun.set_user_attr("worker", worker)
+        _run(begun, study, material, sweep, folder, device)
+        ended = study.get_trials(deepcopy=False)[begun.number]
         if ended.state in _COUNTED:
-            say(_line(ended, sweep))
+            say(_line(ended, finished(study), sweep))
     return study
 
 
@@ -244,9 +249,10 @@ def _claim(study: optuna.Study, sweep: Sweep, folder: Path, silent_after: float)
             trials = study.get_trials(deepcopy=False)
             counted = [trial for trial in trials if trial.state in _COUNTED]
             taken = [trial for trial in trials if trial.state in (*_COUNTED, TrialState.RUNNING)]
-            if (sweep.trials and len(counted) >= sweep.trials) or _time_is_over(trials, sweep):
+            spent = (sweep.trials and len(counted) >= sweep.trials) or _time_is_over(trials, sweep)
+            if spent and len(taken) == len(counted):
                 return None
-            if not sweep.trials or len(taken) < sweep.trials:
+            if not spent and (not sweep.trials or len(taken) < sweep.trials):
                 return _begin(study, trials, taken, sweep, folder)
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 
@@ -313,12 +319,12 @@ def _run(
 
 def settings_of(params: Mapping[str, Any], sweep: Sweep) -> TrainingSettings:
     """The settings of a trial's training; numbers to three digits, so that they can be read and told on."""
-    changes = {name: float(f"{v:.3g}") if isinstance(v, float) else v for name, v in params.items()}
+    changes: dict[str, Any] = {
+        name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in params.items()
+    }
     if not changes["learning_rate_period"]:
         changes["learning_rate_factor"] = 1.0
-    return training_settings(
-        preset="tuned", seed=sweep.seed, epochs=sweep.epochs, **{str(name): v for name, v in changes.items()}
-    )
+    return training_settings(changes.pop("model"), "tuned", sweep.seed, epochs=sweep.epochs, **changes)
 
 
 def _time_is_over(trials: Sequence[FrozenTrial], sweep: Sweep) -> bool:
@@ -446,7 +452,7 @@ def _in_words(space: BaseDistribution) -> str:
 def trials_table(study: optuna.Study, sweep: Sweep) -> pd.DataFrame:
     """A row a trial that has ended, by number.
 
-    Columns: trial, outcome ("completed", "pruned" or "diverged"), epochs (that it was trained), validation_mse (the
+    Columns: trial, worker (its number), outcome ("completed", "pruned" or "diverged"), epochs (that it was trained), validation_mse (the
     lowest of these epochs, NaN where there is none), and the settings that were tried.
     """
     rows = []
@@ -455,13 +461,14 @@ def trials_table(study: optuna.Study, sweep: Sweep) -> pd.DataFrame:
         rows.append(
             {
                 "trial": trial.number,
+                "worker": trial.user_attrs["worker"],
                 "outcome": _outcome(trial),
                 "epochs": len(trial.intermediate_values),
-                "validation_mse": min(trial.intermediate_values.values(), default=float("nan")),
+                "validation_mse": _lowest(trial),
                 **{name: tried[name] for name in SPACE},
             }
         )
-    return pd.DataFrame(rows, columns=["trial", "outcome", "epochs", "validation_mse", *SPACE])
+    return pd.DataFrame(rows, columns=["trial", "worker", "outcome", "epochs", "validation_mse", *SPACE])
 
 
 def _outcome(trial: FrozenTrial) -> str:
@@ -470,11 +477,18 @@ def _outcome(trial: FrozenTrial) -> str:
     return "diverged" if "why" in trial.user_attrs else "pruned"
 
 
-def _line(trial: FrozenTrial, sweep: Sweep) -> str:
-    lowest = min(trial.intermediate_values.values(), default=float("nan"))
+def _line(trial: FrozenTrial, so_far: Sequence[FrozenTrial], sweep: Sweep) -> str:
+    """What became of a trial, and where the study stood then."""
     setting = settings_of(trial.params, sweep)
+    completed = [_lowest(other) for other in so_far if other.state == TrialState.COMPLETE]
+    budget = f" of {sweep.trials}" if sweep.trials else ""
+    best = f"best {min(completed):.3f}" if completed else "none completed"
     return (
-        f"trial {trial.number:3d}   {setting.model:5s}  learning rate {setting.learning_rate:.2g}, "
-        f"standardise {setting.standardise:5s}   validation MSE {lowest:.3f}   {_outcome(trial)} after "
-        f"{len(trial.intermediate_values)} epochs"
+        f"trial {trial.number:3d}  {setting.model:5s}  learning rate {setting.learning_rate:<8.2g} "
+        f"standardise {setting.standardise:5s}  validation MSE {_lowest(trial):6.3f}  {_outcome(trial):9s}  "
+        f"{len(so_far)}{budget} done, {best}"
     )
+
+
+def _lowest(trial: FrozenTrial) -> float:
+    return min(trial.intermediate_values.values(), default=float("nan"))

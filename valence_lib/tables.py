@@ -147,6 +147,7 @@ def trials_table(trials: pd.DataFrame) -> pd.DataFrame:
     """What a sweep tried and what came of it, one line a trial; takes what `sweeping.trials_table` returns."""
     table = {
         "Trial": [str(number) for number in trials["trial"]],
+        "Worker": [str(number) for number in trials["worker"]],
         "Validation MSE": ["–" if pd.isna(mse) else rounded(mse) for mse in trials["validation_mse"]],
         "Outcome": [f"{row.outcome}, {row.epochs} epochs" for row in trials.itertuples()],
         "Model": list(trials["model"]),
