@@ -74,11 +74,12 @@ def build_report(
         if not stale:
             print(f"Nothing is stale: {_outcome(folder, workers)}")
             return 0
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "workflow" / "Snakefile")]
+        targets = [os.path.relpath(record_path(folder, worker.name), root) for worker in workers]
+        command = [sys.executable, "-m", "snakemake", *targets]
+        command += ["--snakefile", str(root / "workflow" / "Snakefile")]
         command += ["--directory", str(root), "--configfile", str(config)]
         # Whether a job is stale is found by content, in `plan`; to Snakemake, its record is what it makes.
         forced = [os.path.relpath(record_path(folder, name), root) for name in stale]
-        command += [os.path.relpath(record_path(folder, worker.name), root) for worker in workers]
         command += ["--rerun-triggers", "input", "--forcerun", *forced]
         # Records appear whole or not at all, and the lock above is freed by the system also after a kill.
         command += ["--nolock", "--rerun-incomplete", "--keep-going"]
@@ -133,7 +134,8 @@ def _outcome(folder: Path, workers: Sequence[Job]) -> str:
         from valence_lib.sentences import tuned
 
         best = folder / "sweep" / "best.json"
-        return f"{tuned(json.loads(best.read_text(encoding='utf-8')))} It stands in {_seen(best)}."
+        said = tuned(json.loads(best.read_text(encoding="utf-8"))).replace("**", "")
+        return f"{said} It stands in {_seen(best)}."
     return f"The report lies at {_seen(folder / 'report.html')} and {_seen(folder / 'report.pdf')}"
 
 
