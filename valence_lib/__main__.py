@@ -262,7 +262,8 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _notebook(options: argparse.Namespace) -> int:
-    from valence_lib.notebooks import parse_parameter, run_notebook
+    from valence_lib.cells import parse_parameter
+    from valence_lib.notebooks import run_notebook
 
     parameters = {name: parse_parameter(options.notebook, name, text) for name, text in options.parameters}
     run_notebook(options.notebook, options.destination, parameters, time_limit=options.time_limit)

@@ -1,12 +1,13 @@
 """The way from one command to a finished report: what is stale is found by content, and Snakemake does it."""
 
+import csv
 import fcntl
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,9 @@ from valence_lib import records
 from valence_lib.errors import RunError, SettingsError, ValenceError, unknown_name
 from valence_lib.files import digest_of, digest_of_tree, remove_partial, write_json
 from valence_lib.jobs import CORPUS_LINK, Job, Request, corpus_seen_from_project, project_root
-from valence_lib.notebooks import read_notebook, retold, run_notebook, write_notebook
 from valence_lib.progress import JobProgress, Progress
 from valence_lib.provenance import environment
-from valence_lib.records import Record, load_record, record_path
+from valence_lib.records import FEATURES_FOLDER, Record, load_record, record_path
 from valence_lib.warm_start import end_with_parent, serving
 
 HELD_BY_NOTEBOOKS = ".notebooks-at-work"
@@ -57,6 +57,9 @@ def build_report(
         RunError: another build works on the same report.
         SettingsError: there is no such profile.
     """
+    from valence_lib.corpora import open_corpus
+
+    open_corpus(request.corpus)
     root = project_root()
     folder = root / "reports" / request.name
     if stop_with_parent:
@@ -92,7 +95,8 @@ def build_report(
         kinds = [" ".join((job.program, *job.models)) for job in may_run]
         progress = Progress([job.name for job in may_run], kinds, jobs)
         log = folder / LOGS_FOLDER / "snakemake.log"
-        warm = nullcontext({}) if profile else serving(_WARM, root)
+        # On a cluster, other machines do the work.
+        warm: AbstractContextManager[dict[str, str]] = nullcontext({}) if profile else serving(_WARM, root)
         with progress.following(log.parent), log.open("wb") as file, warm as found:
             finished = subprocess.run(
                 command,
@@ -120,6 +124,9 @@ def build_report(
 
 def show_plan(request: Request) -> int:
     """Print what `build_report` would do, and why; return 0."""
+    from valence_lib.corpora import open_corpus
+
+    open_corpus(request.corpus)
     root = project_root()
     folder = root / "reports" / request.name
     reasons = plan(folder, _steps(request, root), root)
@@ -150,10 +157,9 @@ def _check_profile(root: Path, profile: str | None) -> None:
 
 
 def _steps(request: Request, root: Path) -> list[Job]:
-    """The jobs of a request, whose corpus is looked at."""
-    from valence_lib.corpora import folder_of, open_corpus
+    """The jobs of a request, whose corpus is read through once, and then only where it changed."""
+    from valence_lib.corpora import folder_of
 
-    open_corpus(request.corpus)
     folder = root / "reports" / request.name
     where = folder_of(request.corpus)
     if folder.is_dir() and request.corpus != "demo":
@@ -240,9 +246,8 @@ def _differences(before: Any, now: Any) -> list[str]:
 
 
 def _shards_lost(folder: Path) -> int:
-    from valence_lib.report import FEATURES_FOLDER, load_frame
-
-    shards = load_frame(folder / "preprocess" / "clips.csv")["shard"].unique()
+    with (folder / "preprocess" / "clips.csv").open(encoding="utf-8", newline="") as file:
+        shards = {row["shard"] for row in csv.DictReader(file)}
     return sum(not (folder.parent / FEATURES_FOLDER / f"{shard}.npy").is_file() for shard in shards)
 
 
@@ -260,6 +265,8 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
     Raises:
         ValenceError: what it runs failed.
     """
+    from valence_lib.notebooks import read_notebook, retold, write_notebook
+
     root = folder.resolve().parent.parent
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     made_of, main = request["jobs"][name]["made_of"], folder / request["jobs"][name]["main"]
@@ -281,6 +288,7 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
                 write_notebook(main, retold(read_notebook(main), program))
                 left = {**record.leaves, **records.digests_of(folder, [main.relative_to(folder).as_posix()])}
                 record = replace(record, made_of=made_of, leaves=left)
+            main.with_suffix(".failed.ipynb").unlink(missing_ok=True)
             record.save(record_path(folder, name))
     except (ValenceError, OSError) as error:
         progress.log(str(error))
@@ -311,6 +319,8 @@ def _execute(
     program: Path, main: Path, parameters: dict[str, Any], progress: JobProgress, time_limit: float | None
 ) -> None:
     if program.suffix == ".ipynb":
+        from valence_lib.notebooks import run_notebook
+
         run_notebook(program, main, parameters, progress, time_limit)
         return
     from valence_lib.rendering import render_report
