@@ -135,7 +135,18 @@ def test_no_file_holds_a_path_of_one_machine(path):
     assert not [place for place in ("/home/", "/Users/", "/work/", "C:\\") if place in text]
 
 
-HEAVY = ("torch", "librosa", "numba", "matplotlib", "pandas", "scipy", "sklearn", "papermill", "soundfile", "optuna")
+HEAVY = (
+    "torch",
+    "librosa",
+    "numba",
+    "matplotlib",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "papermill",
+    "soundfile",
+    "optuna",
+)
 
 
 @pytest.mark.parametrize("module", ["valence_lib", "valence_lib.__main__"])

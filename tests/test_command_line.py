@@ -298,7 +298,9 @@ def test_a_budget_is_trials_or_minutes(text, parsed):
 
 @pytest.mark.parametrize("text", ["", "min", "0", "-3", "2.5", "0min", "nanmin", "infmin", "10 hours", "ten"])
 def test_another_budget_is_refused(text, capsys):
-    with pytest.raises(SettingsError, match="expected a number of trials above 0, as in 20, or of minutes, as in 10min"):
+    with pytest.raises(
+        SettingsError, match="expected a number of trials above 0, as in 20, or of minutes, as in 10min"
+    ):
         parse_budget(text)
     # And at once, before anything is read.
     assert main(["sweep", f"--budget={text}", "--corpus", "nowhere"]) == 2

@@ -356,7 +356,11 @@ def test_a_setting_in_which_nothing_was_changed_is_told_so():
     [("better", "tuning makes it **better**"), ("worse", "tuning makes it **worse**"), ("tie", "a **tie**")],
 )
 def test_a_chosen_tuned_model_is_held_against_itself_untuned(verdict, said):
-    rows = [_row("mean", None, "test", 0.7), _row("CNN", "default", "test", 0.6), _row("CNN", "tuned", "test", 0.5)]
+    rows = [
+        _row("mean", None, "test", 0.7),
+        _row("CNN", "default", "test", 0.6),
+        _row("CNN", "tuned", "test", 0.5),
+    ]
     comparisons = [_comparison(("CNN", "tuned"), ("CNN", "default"), verdict)]
     found = sentences.standardising(_results(rows=rows, comparisons=comparisons), "CNN", "tuned")
     assert said in found

@@ -115,7 +115,9 @@ class Progress:
             state.cell = f"cell {event['cell']}/{event['cells']}"
         if "epoch" in event and state:
             state.epoch = f"epoch {event['epoch']}/{event['epochs']}"
-        if "trial" in event and event["trial"] not in self._trials:  # which every worker that joins tells again
+        if (
+            "trial" in event and event["trial"] not in self._trials
+        ):  # which every worker that joins tells again
             self._trials.add(event["trial"])
             self._clear()
             print(event["line"], file=self._out, flush=True)
