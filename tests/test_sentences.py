@@ -355,14 +355,14 @@ def test_a_setting_in_which_nothing_was_changed_is_told_so():
     ("verdict", "said"),
     [("better", "tuning makes it **better**"), ("worse", "tuning makes it **worse**"), ("tie", "a **tie**")],
 )
-def test_a_chosen_tuned_model_is_held_against_itself_untuned(verdict, said):
+def test_a_tuned_model_is_held_against_itself_untuned(verdict, said):
     rows = [
         _row("mean", None, "test", 0.7),
         _row("CNN", "default", "test", 0.6),
         _row("CNN", "tuned", "test", 0.5),
     ]
     comparisons = [_comparison(("CNN", "tuned"), ("CNN", "default"), verdict)]
-    found = sentences.standardising(_results(rows=rows, comparisons=comparisons), "CNN", "tuned")
+    found = sentences.tuning(_results(rows=rows, comparisons=comparisons, tuning=BEST))
     assert said in found
     assert "0.500 with the tuned preset and of 0.600 with the default preset" in found
 

@@ -208,7 +208,8 @@ def _comparisons(
     predictions: Mapping[tuple[str, str], Mapping[int, pd.Series]],
     chosen: tuple[str, str],
 ) -> list[dict[str, Any]]:
-    """On the test part's MSE and CCC: the chosen model against every other, and each model's preset against raw decibels."""
+    """On the test part's MSE and CCC: the chosen model against every other, each model's preset against raw decibels, and
+    a tuned model against itself untuned."""
     held_out = clips[clips["part"] == "test"]
     truth, resampling = held_out["valence"].to_numpy(), Resampling(groups_of(held_out)[0])
     values = {
@@ -220,6 +221,13 @@ def _comparisons(
         (key, raw)
         for key in predictions
         if key[1] != "seed" and (raw := (key[0], "seed")) in values and key != chosen
+    ]
+    pairs += [
+        (key, other)
+        for key in predictions
+        for other in predictions
+        if key[1] == "tuned" and other[0] == key[0] and other[1] not in ("tuned", "seed")
+        if chosen not in (key, other)
     ]
     return [
         {"part": "test", "metric": metric, "first": list(first), "second": list(second)}

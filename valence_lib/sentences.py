@@ -110,8 +110,6 @@ def standardising(results: Results, model: str, preset: str) -> str:
     """What standardising changes: a model's preset against the same model on raw decibels, on the test clips."""
     if preset == "seed":
         return f"{model} was trained on raw decibels alone."
-    if preset == "tuned":
-        return _tuning(results, model)
     ours, raw = row_of(results, model, preset, "test"), row_of(results, model, "seed", "test")
     comparison = _comparison(results, [model, preset], [model, "seed"])
     verdict = {
@@ -126,8 +124,9 @@ def standardising(results: Results, model: str, preset: str) -> str:
     )
 
 
-def _tuning(results: Results, model: str) -> str:
-    """What tuning changes: a model's tuned preset against the same model's first preset, on the test clips."""
+def tuning(results: Results) -> str:
+    """What tuning changes: the tuned preset against the first preset of the same model, on the test clips."""
+    model = results["tuning"]["model"]
     other = next(row["preset"] for row in results["rows"] if row["model"] == model)
     ours, before = row_of(results, model, "tuned", "test"), row_of(results, model, other, "test")
     comparison = _comparison(results, [model, "tuned"], [model, other])
