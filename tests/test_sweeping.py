@@ -1,8 +1,10 @@
 """A sweep: its budget holds for all workers together, a kill costs nothing but time, and the best is the best."""
 
+import io
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,14 +13,17 @@ from pathlib import Path
 
 import optuna
 import pandas as pd
+import psutil
 import pytest
+import soundfile
 import torch
 from optuna.trial import TrialState
-from toy import make_material
+from toy import make_material, tone
 
 from valence_lib import sweeping
 from valence_lib.errors import RunError, SettingsError, TrainingError
 from valence_lib.files import digest_of
+from valence_lib.progress import JobProgress, Progress
 from valence_lib.registry import training_settings
 from valence_lib.settings import TrainingSettings
 from valence_lib.sweeping import SPACE, Sweep, open_study, save_best, settings_of, trials_table, work
@@ -336,3 +341,108 @@ def test_who_was_given_up_does_not_come_back(material, report, monkeypatch):
     monkeypatch.setattr(sweeping, "train", slept)
     study = work(material, Sweep(2, epochs=1), report / "sweep", CPU)
     assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+# By the command
+
+
+def test_a_build_shows_each_trial_once(tmp_path):
+    first, second = JobProgress(tmp_path, "sweep-1"), JobProgress(tmp_path, "sweep-2")
+    progress = Progress(["sweep-1", "sweep-2"], ["sweep"] * 2, 2, out := io.StringIO())
+    with progress.following(tmp_path):
+        for job in (first, second):
+            job.tell(begins=True)
+            job.said("trial   0  CNN    validation MSE  0.500  completed  1 of 2 done, best 0.500\n")
+        second.said("trial   1  CNN    validation MSE  0.400  completed  2 of 2 done, best 0.400\n")
+        second.tell(ended="executed")
+    assert [line.split()[:2] for line in out.getvalue().splitlines() if line.startswith("trial")] == [
+        ["trial", "0"],
+        ["trial", "1"],
+    ]
+
+
+class Project:
+    """A copy of the project with a tiny corpus beside it."""
+
+    def __init__(self, folder: Path):
+        self.folder, corpus = folder / "project", folder / "clips"
+        for name in ("valence_lib", "notebooks", "workflow"):
+            shutil.copytree(ROOT / name, self.folder / name)
+        shutil.copy2(ROOT / "requirements.lock", self.folder)
+        corpus.mkdir()
+        rows = ["file,valence,speaker"]
+        for number in range(40):
+            valence = 1 + number % 5
+            soundfile.write(corpus / f"{number:02}.wav", tone(valence, 0.5, number), 8000)
+            rows.append(f"{number:02}.wav,{valence},S{number % 8}")
+        (corpus / "labels.csv").write_text("\n".join(rows) + "\n")
+        self.asked = ["--corpus", str(corpus), "--name", "tiny", "--epochs", "3"]
+        self.sweep_folder = self.folder / "reports" / "tiny" / "sweep"
+
+    def start(self, command: str, *options: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "valence_lib", command, *self.asked, *options],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(self.folder)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, command: str, *options: str) -> str:
+        process = self.start(command, *options)
+        said = process.communicate(timeout=300)[0]
+        assert process.returncode == 0, said
+        return said
+
+    def wait_for_trials(self, count: int) -> None:
+        """Until so many trials have begun."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            numbers = [int(path.name) for path in self.sweep_folder.glob("trials/*")]
+            if max(numbers, default=-1) + 1 >= count:
+                return
+            time.sleep(0.02)
+        pytest.fail(f"{count} trials had not begun after two minutes")
+
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        storage = optuna.storages.JournalStorage(sweeping._Log(self.sweep_folder / "study.log"))
+        (name,) = optuna.get_all_study_names(storage)
+        return optuna.load_study(study_name=name, storage=storage).trials
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_goes_on_and_its_best_can_be_reported(tmp_path):
+    project = Project(tmp_path)
+    swept = project.start("sweep", "--budget", "8", "--jobs", "2")
+    project.wait_for_trials(4)
+    kill(swept)
+    # Its second half also loses a worker, without a chance to say so.
+    swept = project.start("sweep", "--budget", "8", "--jobs", "2")
+    project.wait_for_trials(7)
+    jobs = psutil.Process(swept.pid).children(recursive=True)
+    victim = next(job for job in jobs if "sweep-1" in job.cmdline() and "job" in job.cmdline())
+    victim.kill()
+    said = swept.communicate(timeout=300)[0]
+    assert swept.returncode == 0, said
+    counted = [trial for trial in project.trials() if trial.state in sweeping._COUNTED]
+    assert len(counted) == 8
+    best = json.loads((project.sweep_folder / "best.json").read_text())
+    value, number = min((t.value, t.number) for t in counted if t.state == TrialState.COMPLETE)
+    assert (best["validation_mse"], best["trial"], best["trials"]) == (value, number, 8)
+    assert f"in trial {number}: {best['model']}" in said
+
+    # The killed worker finds nothing left to do, and then there is nothing; a larger budget goes on from there.
+    project.run("sweep", "--budget", "8", "--jobs", "2")
+    assert len([trial for trial in project.trials() if trial.state in sweeping._COUNTED]) == 8
+    assert "Nothing is stale" in project.run("sweep", "--budget", "8", "--jobs", "1")
+    assert "9 of 9 done" in project.run("sweep", "--budget", "9", "--jobs", "2")
+
+    project.run("report", "--seeds", "1", "--tuned", "--jobs", "2")
+    results = json.loads((project.sweep_folder.parent / "results.json").read_text())
+    best = json.loads((project.sweep_folder / "best.json").read_text())
+    row = next(row for row in results["rows"] if (row["preset"], row["part"]) == ("tuned", "validation"))
+    assert row["model"] == best["model"]
+    assert row["mse"] == pytest.approx(best["validation_mse"], abs=1e-4)
+    page = (project.sweep_folder.parent / "report.html").read_text()
+    assert f"{best['trials']} trials" in " ".join(page.split())
