@@ -36,7 +36,7 @@ RUN := $(if $(JOBS),--jobs=$(JOBS)) $(if $(TIME_LIMIT),--time-limit=$(TIME_LIMIT
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install report sweep plan check explore test slow bench bench-quick lint notebooks clean
+.PHONY: help install report sweep plan check explore test slow bench bench-quick lint notebooks verify verify-across clean
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,7 +79,7 @@ test: $(INSTALLED) ## the tests, then the committed notebooks with nbval
 	$(BIN)/valence report $(SMALL)
 	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg $(COMMITTED)
 
-slow: $(INSTALLED) ## the slower tests: builds that are killed at random moments
+slow: $(INSTALLED) ## the slower tests: whole builds, edited, killed at random moments, on full disks
 	$(BIN)/python -m pytest -m slow -s tests
 
 bench: $(INSTALLED) ## measure every stage beside the ways used now; renews benchmarks/results.json and the README's table
@@ -96,6 +96,12 @@ lint: $(INSTALLED) ## ruff (lint and format) and mypy
 notebooks: $(INSTALLED) ## execute the committed notebooks again, on the small profile
 	$(BIN)/valence report $(SMALL)
 	for notebook in $(COMMITTED); do $(BIN)/valence notebook $$notebook $$notebook || exit; done
+
+verify: $(INSTALLED) ## build a small report twice, under unlike surroundings, and compare every byte
+	$(BIN)/python workflow/verify.py
+
+verify-across: $(INSTALLED) ## the same as other processors would compute it: the numbers within stated tolerances
+	$(BIN)/python workflow/verify.py --across
 
 clean: ## remove all reports and stored features
 	find reports -mindepth 1 -maxdepth 1 ! -name README.md ! -name '*.png' -exec rm -rf {} +

@@ -14,7 +14,7 @@ from typing import Any
 
 from valence_lib import records
 from valence_lib.errors import RunError, SettingsError, ValenceError, unknown_name
-from valence_lib.files import digest_of, digest_of_tree, remove_partial, write_json
+from valence_lib.files import digest_of, digest_of_tree, remove_orphans, write_json
 from valence_lib.jobs import CORPUS_LINK, Job, Request, corpus_seen_from_project, project_root
 from valence_lib.progress import JobProgress, Progress
 from valence_lib.provenance import environment
@@ -67,7 +67,7 @@ def build_report(
     _check_profile(root, profile)
     with _only_build(folder):
         _wait_for_orphans(folder)
-        remove_partial(folder)
+        remove_orphans(folder.parent)
         steps = _steps(request, root)
         if workers:
             steps = [step for step in steps if step.name == "preprocess"] + list(workers)
@@ -108,6 +108,11 @@ def build_report(
             )
     # A worker ends well only once the study's budget is spent, so that of several one is enough.
     spent = any(progress.outcomes.get(worker.name, "failed") != "failed" for worker in workers)
+    if finished.returncode == 0 and not workers:
+        seconds = json.loads((folder / records.MEASURED).read_text(encoding="utf-8"))
+        print(
+            f"Seconds a training took: {', '.join(f'{name} {value:.0f}' for name, value in seconds.items())}"
+        )
     if finished.returncode == 0 or spent:
         print(_outcome(folder, workers))
         return 0
@@ -175,7 +180,7 @@ def _request_file(
         "corpus": corpus_seen_from_project(request.corpus, root),
         "runs": request.runs(),
         "time_limit": time_limit,
-        "jobs": {job.name: {"main": job.main, "made_of": job.made_of(root)} for job in steps},
+        "jobs": {job.name: {"job": asdict(job), "made_of": job.made_of(root)} for job in steps},
     }
 
 
@@ -269,20 +274,20 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
 
     root = folder.resolve().parent.parent
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    made_of, main = request["jobs"][name]["made_of"], folder / request["jobs"][name]["main"]
+    job, made_of = Job(**request["jobs"][name]["job"]), request["jobs"][name]["made_of"]
+    main, program = folder / job.main, root / job.program
     progress = JobProgress(folder / LOGS_FOLDER, name)
     progress.tell(begins=True)
     try:
         with held_while_running(folder / HELD_BY_NOTEBOOKS):
             digests = {os.path.relpath(path.resolve(), root): digest_of(path) for path in reads}
             record, outcome = _find(folder, name, made_of, digests, leaves)
-            program = root / made_of["program"]
             if record is None:
                 outcome = "executed"
                 _execute(program, main, made_of["parameters"], progress, request["time_limit"])
                 names = records.files_left(folder, leaves)
                 record = Record(made_of, digests, records.digests_of(folder, names), environment())
-                _check_unchanged(folder, program, made_of, root)
+                _check_unchanged(folder, job, made_of, root)
                 records.keep(folder, record, names)
             elif made_of["text"] != record.made_of["text"]:
                 write_notebook(main, retold(read_notebook(main), program))
@@ -290,12 +295,10 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
                 record = replace(record, made_of=made_of, leaves=left)
             main.with_suffix(".failed.ipynb").unlink(missing_ok=True)
             record.save(record_path(folder, name))
-    except (ValenceError, OSError) as error:
-        progress.log(str(error))
-        progress.tell(ended="failed", message=str(error))
-        raise
     except BaseException as error:
-        progress.tell(ended="failed", message=repr(error))
+        said = str(error) if isinstance(error, ValenceError | OSError) else repr(error)
+        progress.log(said)
+        progress.tell(ended="failed", message=said)
         raise
     progress.tell(ended=outcome)
 
@@ -329,18 +332,19 @@ def _execute(
     render_report(folder / "notebooks" / "5_report.ipynb", main, folder / "report.pdf")
 
 
-def _check_unchanged(folder: Path, program: Path, made_of: Any, root: Path) -> None:
-    """Nothing that ran may have changed since the build began: its results would be kept under a wrong key.
+def _check_unchanged(folder: Path, job: Job, made_of: Any, root: Path) -> None:
+    """No code that ran may have changed since the build began: its results would be kept under a wrong key.
 
     Raises:
         RunError: a file of the project did.
     """
     began = (folder / "request.json").stat().st_mtime_ns
-    files = [program, *(root / name for name in (*made_of["modules"], *made_of["data"]))]
-    if edited := [str(path.relative_to(root)) for path in files if path.stat().st_mtime_ns > began]:
+    files = (job.program, *made_of["modules"], *made_of["data"])
+    edited = [name for name in files if (root / name).stat().st_mtime_ns > began]
+    if edited and (changed := _differences(made_of, job.made_of(root))):
         raise RunError(
-            f"{', '.join(edited)} changed while it was in use, so that it is not known what the results were made "
-            "of. Run `make report` again."
+            f"{', '.join(edited)} changed while it was in use ({'; '.join(changed)}), so that it is not known what "
+            "the results were made of. Run `make report` again."
         )
 
 

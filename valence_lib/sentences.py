@@ -137,8 +137,8 @@ def tuning(results: Results) -> str:
     }[comparison["verdict"]]
     return (
         f"{model} has a test MSE of {rounded(ours['mse'])} with the tuned preset and of {rounded(before['mse'])} with the "
-        f"{other} preset (CCC {rounded(ours['ccc'])} and {rounded(before['ccc'])}): {verdict}, by "
-        f"{with_interval(comparison['difference'], [comparison['low'], comparison['high']])} of MSE."
+        f"{other} preset (CCC {rounded(ours['ccc'])} and {rounded(before['ccc'])}): {verdict}; the MSE differs by "
+        f"{with_interval(comparison['difference'], [comparison['low'], comparison['high']])}."
     )
 
 
