@@ -108,12 +108,13 @@ def build_report(
             )
     # A worker ends well only once the study's budget is spent, so that of several one is enough.
     spent = any(progress.outcomes.get(worker.name, "failed") != "failed" for worker in workers)
-    if finished.returncode == 0 and not workers:
-        seconds = json.loads((folder / records.MEASURED).read_text(encoding="utf-8"))
-        print(
-            f"Seconds a training took: {', '.join(f'{name} {value:.0f}' for name, value in seconds.items())}"
-        )
     if finished.returncode == 0 or spent:
+        measured = folder / records.MEASURED
+        seconds = (
+            json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() and not workers else {}
+        )
+        for name, value in seconds.items():
+            print(f"{name}: {value:.0f} s a training")
         print(_outcome(folder, workers))
         return 0
     if "failed" not in progress.outcomes.values():
