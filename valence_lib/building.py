@@ -106,6 +106,8 @@ def build_report(
                 stderr=file,
                 preexec_fn=end_with_parent,
             )
+        # Once more: a process that was killed just before this build may not have been gone yet.
+        remove_orphans(folder.parent)
     # A worker ends well only once the study's budget is spent, so that of several one is enough.
     spent = any(progress.outcomes.get(worker.name, "failed") != "failed" for worker in workers)
     if finished.returncode == 0 or spent:
