@@ -37,7 +37,7 @@ ORDER = [
         "evaluation",
     ),
     *("figures", "architecture"),
-    *("tables", "report", "sentences", "rendering", "exploring", "warm_start", "notebooks", "building"),
+    *("tables", "report", "sentences", "rendering", "exploring", "warm_start", "notebooks", "slurm", "building"),
     "__main__",
 ]
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")

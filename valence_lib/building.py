@@ -6,17 +6,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from valence_lib import records
-from valence_lib.errors import RunError, SettingsError, ValenceError, unknown_name
+from valence_lib import records, slurm
+from valence_lib.errors import LackOfMemoryError, RunError, SettingsError, ValenceError, unknown_name
 from valence_lib.files import digest_of, digest_of_tree, remove_partial, write_json
 from valence_lib.jobs import CORPUS_LINK, Job, Request, corpus_seen_from_project, project_root
 from valence_lib.notebooks import read_notebook, retold, run_notebook, write_notebook
-from valence_lib.progress import JobProgress, Progress
+from valence_lib.progress import JobProgress, Progress, failed_for_good
 from valence_lib.provenance import environment
 from valence_lib.records import Record, load_record, record_path
 from valence_lib.warm_start import end_with_parent, serving
@@ -59,8 +59,9 @@ def build_report(
     folder = root / "reports" / request.name
     if stop_with_parent:
         end_with_parent()
-    _check_profile(root, profile)
+    settings = _settings_of(root, profile)
     with _only_build(folder):
+        slurm.end_jobs(folder)
         _wait_for_orphans(folder)
         remove_partial(folder)
         steps = _steps(request, root)
@@ -77,27 +78,45 @@ def build_report(
         command += ["--rerun-triggers", "input", "--forcerun", *forced]
         # Records appear whole or not at all, and the lock above is freed by the system also after a kill.
         command += ["--nolock", "--rerun-incomplete", "--keep-going"]
+        log = folder / LOGS_FOLDER / "snakemake.log"
         if profile:
-            command += ["--workflow-profile", str(root / "workflow" / "profiles" / profile)]
+            command += ["--workflow-profile", str(_profiles(root) / profile)]
+            jobs = settings.get("jobs", jobs)
         else:
             command += ["--cores", str(jobs)]
+        on_slurm = settings.get("executor") == "slurm"
+        if on_slurm:
+            prefix = slurm.job_prefix(folder)
+            command += ["--slurm-jobname-prefix", prefix, "--slurm-logdir", str(log.parent / "slurm")]
+            print(f"The jobs on Slurm are named {prefix}_...", flush=True)
         # A job that is not stale itself runs where one before it does, and then looks whether it has to do anything.
         may_run = [job for job in steps if job.name in stale]
         kinds = [" ".join((job.program, *job.models)) for job in may_run]
         progress = Progress([job.name for job in may_run], kinds, jobs)
-        log = folder / LOGS_FOLDER / "snakemake.log"
-        warm = nullcontext({}) if profile else serving(_WARM, root)
-        with progress.following(log.parent), log.open("wb") as file, warm as found:
+        with ExitStack() as stack:
+            environment_of_jobs: dict[str, str] = {}
+            if on_slurm:
+                environment_of_jobs = stack.enter_context(slurm.submitting(folder))
+            elif not profile:
+                environment_of_jobs = stack.enter_context(serving(_WARM, root))
+            stack.enter_context(progress.following(log.parent))
+            file = stack.enter_context(log.open("wb"))
             finished = subprocess.run(
                 command,
                 check=False,
-                env=os.environ | found,
+                env=os.environ | environment_of_jobs,
                 stdout=file,
                 stderr=file,
                 preexec_fn=end_with_parent,
             )
     if finished.returncode == 0:
         print(_where(folder))
+    elif silent := progress.silent:
+        print(
+            f"{', '.join(silent)}: ended without a word, as a job does that is ended from outside: for its memory or "
+            f"time, or by somebody. What is known of it: {_seen(log)}",
+            file=sys.stderr,
+        )
     elif "failed" not in progress.outcomes.values():
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
         print("\n".join(said[-15:]), file=sys.stderr)
@@ -128,10 +147,28 @@ def _seen(path: Path) -> str:
     return os.path.relpath(path)
 
 
-def _check_profile(root: Path, profile: str | None) -> None:
-    known = [path.parent.name for path in (root / "workflow" / "profiles").glob("*/config.yaml")]
-    if profile is not None and profile not in known:
+def _profiles(root: Path) -> Path:
+    return root / "workflow" / "profiles"
+
+
+def _settings_of(root: Path, profile: str | None) -> dict[str, Any]:
+    """What a profile says; nothing where there is none."""
+    if profile is None:
+        return {}
+    known = {path.parent.name: path for path in _profiles(root).glob("*/config.yaml")}
+    if profile not in known:
         raise SettingsError(unknown_name("profile", profile, known))
+    import yaml
+
+    try:
+        settings = yaml.safe_load(known[profile].read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{_seen(known[profile])} is no YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise SettingsError(
+            f"{_seen(known[profile])} holds no settings; expected lines such as `executor: slurm`."
+        )
+    return settings
 
 
 def _steps(request: Request, root: Path) -> list[Job]:
@@ -246,6 +283,9 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
         ValenceError: what it runs failed.
     """
     root = folder.resolve().parent.parent
+    slurm.check_build(folder)
+    if said := failed_for_good(folder / LOGS_FOLDER, name):
+        raise RunError(f"{name} has failed in this build, and would again: {said}")
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     made_of, main = request["jobs"][name]["made_of"], folder / request["jobs"][name]["main"]
     progress = JobProgress(folder / LOGS_FOLDER, name)
@@ -269,7 +309,8 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
             record.save(record_path(folder, name))
     except (ValenceError, OSError) as error:
         progress.log(str(error))
-        progress.tell(ended="failed", message=str(error))
+        own = isinstance(error, ValenceError) and not isinstance(error, LackOfMemoryError)
+        progress.tell(ended="failed", message=str(error), for_good=own)
         raise
     except BaseException as error:
         progress.tell(ended="failed", message=repr(error))
@@ -355,6 +396,6 @@ def _wait_for_orphans(folder: Path) -> None:
 @contextmanager
 def held_while_running(path: Path) -> Iterator[None]:
     """Let builds that come after a kill wait for the notebook that runs in this block."""
-    with path.open("a") as held:
+    with path.open("a+") as held:  # a network file system lets only readers share a lock
         fcntl.flock(held, fcntl.LOCK_SH)
         yield

@@ -229,7 +229,9 @@ def _chunks(corpus: Corpus, task: _Task, workers: int | None) -> Generator[_Chun
 
 def _n_cores() -> int:
     """Cores that this process may use, of which a cluster's scheduler may grant fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Not every Slurm cluster keeps a job to the cores that it was given.
+    return min(free, int(os.environ.get("SLURM_CPUS_PER_TASK", free)))
 
 
 def _begin_worker() -> None:

@@ -19,7 +19,7 @@ import nbformat
 from jupyter_client.manager import AsyncKernelManager
 from nbformat import NotebookNode
 
-from valence_lib.errors import NotebookError, unknown_name
+from valence_lib.errors import LackOfMemoryError, NotebookError, WorkerError, unknown_name
 from valence_lib.files import written_whole
 from valence_lib.warm_start import ONE_THREAD, ForkedKernel
 
@@ -196,7 +196,8 @@ def run_notebook(
     except papermill.PapermillExecutionError as error:
         _keep_failed(partial, failed)
         trace = "\n".join(_ANSI.sub("", "\n".join(error.traceback)).splitlines()[-_TRACEBACK_LINES:])
-        raise NotebookError(
+        lacked = error.ename in (MemoryError.__name__, WorkerError.__name__)
+        raise (LackOfMemoryError if lacked else NotebookError)(
             f"{notebook.name} failed in cell [{error.exec_count}]:\n{trace}\nOpen it with: jupyter lab {failed}"
         ) from error
     except CellTimeoutError as error:
@@ -207,7 +208,7 @@ def run_notebook(
         ) from error
     except DeadKernelError as error:
         _keep_failed(partial, failed)
-        raise NotebookError(
+        raise LackOfMemoryError(
             f"the kernel of {notebook.name} died in code cell {told.number} of {told.cells}. One that dies without a "
             "word was most often killed by the system because memory ran out: run fewer at a time (JOBS=1), or "
             f"give it more memory. The notebook as far as it came: {failed}"
