@@ -9,6 +9,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Generator
@@ -89,7 +90,12 @@ def inspect_corpus(
     refused: list[_Row] = []
     with (
         closing(_chunks(corpus, _Task(settings, features, folder), workers)) as chunks,
-        tqdm(total=len(corpus), desc="preprocess", unit=" clips", disable=None if progress else True) as bar,
+        tqdm(
+            total=len(corpus),
+            desc="preprocess",
+            unit=" clips",
+            disable=not (progress and sys.stderr.isatty()),
+        ) as bar,
     ):
         for chunk in chunks:
             usable += chunk.usable
