@@ -84,7 +84,9 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """With this, Slurm's commands mean this cluster and no other."""
-        inherited = {name: text for name, text in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
+        inherited = {
+            name: text for name, text in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))
+        }
         path = f"{self.folder}/bin:{_PATH}"
         return inherited | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
 
@@ -120,7 +122,9 @@ def running() -> Iterator[Cluster]:
         NoSlurm: it is not installed, or did not start; with its daemons' last words.
     """
     if absent := [name for name in PROGRAMS if not shutil.which(name, path=_PATH)]:
-        raise NoSlurm(f"there is no {', '.join(absent)} here (Debian's packages slurm-wlm and munge have them)")
+        raise NoSlurm(
+            f"there is no {', '.join(absent)} here (Debian's packages slurm-wlm and munge have them)"
+        )
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # short: it holds a socket
     cluster = Cluster(folder)
     daemons: list[subprocess.Popen] = []
