@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,13 +14,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 
-from valence_lib import building, jobs
+from valence_lib import building, jobs, records
 from valence_lib.building import build_report, held_while_running
-from valence_lib.errors import CorpusError, RunError, SettingsError
-from valence_lib.files import digest_of_tree
-from valence_lib.jobs import Request, default_name, project_root
+from valence_lib.errors import CorpusError, NotebookError, RunError, SettingsError
+from valence_lib.files import digest_of_tree, write_json
+from valence_lib.jobs import Job, Request, default_name, project_root
+from valence_lib.notebooks import run_notebook
 from valence_lib.registry import training_settings
 from valence_lib.warm_start import ONE_THREAD
 
@@ -124,7 +127,14 @@ def test_a_request_says_what_its_results_depend_on(snakemake, tmp_path, manifest
     assert first["corpus"] == "spoken"  # seen from the project
     assert str(tmp_path) not in json.dumps(first)
     assert first["runs"] == Request(seeds=1).runs()
-    assert list(first["jobs"]) == ["preprocess", *first["runs"], "compare", "error_analysis", "report", "render"]
+    assert list(first["jobs"]) == [
+        "preprocess",
+        *first["runs"],
+        "compare",
+        "error_analysis",
+        "report",
+        "render",
+    ]
     preprocess = first["jobs"]["preprocess"]["made_of"]
     assert preprocess["values"] == {"corpus": digest_of_tree(manifest_folder)}
     assert preprocess["parameters"]["corpus"] == "../reports/one/corpus"
@@ -318,3 +328,117 @@ def test_what_the_readme_links_to_is_there():
     for page in ("README.md", "ARCHITECTURE.md"):
         links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text())
         assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+# One job
+
+NOTEBOOK_THAT_LOOKS = """import fcntl
+from pathlib import Path
+
+with (Path(report) / ".notebooks-at-work").open("a") as file:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = "free"
+    except BlockingIOError:
+        found = "held"
+print(found, seed)
+print("epoch 3/20")
+_ = (Path(report) / "made.txt").write_text(f"{found} {seed}")"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with one notebook, whose job's report is asked for."""
+    (tmp_path / "notebooks").mkdir()
+    cells = [
+        nbformat.v4.new_markdown_cell("# About"),
+        nbformat.v4.new_code_cell('report = ""\nseed = 0', metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(NOTEBOOK_THAT_LOOKS),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    content = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(content, tmp_path / "notebooks" / "x.ipynb")
+    (tmp_path / "requirements.lock").write_text("numpy==2.4.6\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ask(project, **parameters):
+    """Ask for the job with these parameters, and do it; how it ended, and what was told meanwhile."""
+    folder = Path("reports") / "one"
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    job = Job("x", "notebooks/x.ipynb", "x.ipynb", {"report": "../reports/one", **parameters})
+    write_json(
+        folder / "request.json",
+        {"time_limit": None, "jobs": {"x": {"main": job.main, "made_of": job.made_of(project)}}},
+    )
+    (folder / "logs" / "progress.jsonl").write_text("")
+    building.run_job(folder, "x", [], [folder / "x.ipynb", folder / "made.txt"])
+    told = [json.loads(line) for line in (folder / "logs" / "progress.jsonl").read_text().splitlines()]
+    assert all(line["job"] == "x" for line in told)
+    return told[-1]["ended"], told
+
+
+def test_a_job_is_done_once_and_found_again(project):
+    folder = project / "reports" / "one"
+    ended, told = ask(project, seed=3)
+    assert ended == "executed"
+    assert (folder / "made.txt").read_text() == "held 3"  # later builds wait for a notebook that runs
+    assert {"job": "x", "cell": 3, "cells": 3} in told
+    assert {"job": "x", "epoch": 3, "epochs": 20} in told
+    assert "held 3" in (folder / "logs" / "x.log").read_text()
+    first = (folder / "x.ipynb").read_bytes()
+    record = records.load_record(folder / "provenance" / "x.json")
+    assert set(record.leaves) == {"x.ipynb", "made.txt"}
+    assert record.made_of["parameters"] == {"report": "../reports/one", "seed": 3}
+    with (folder / building.HELD_BY_NOTEBOOKS).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    assert ask(project, seed=3)[0] == "up to date"
+    assert ask(project, seed=4)[0] == "executed"
+    assert ask(project, seed=3)[0] == "restored"
+    assert ((folder / "made.txt").read_text(), (folder / "x.ipynb").read_bytes()) == ("held 3", first)
+    (folder / "made.txt").unlink()
+    assert ask(project, seed=3)[0] == "restored"
+
+    # Text alone is told anew, without the kernel: as executing it would have given.
+    source = project / "notebooks" / "x.ipynb"
+    source.write_text(source.read_text().replace("# About", "# About this"))
+    assert ask(project, seed=3)[0] == "up to date"
+    told_anew = (folder / "x.ipynb").read_bytes()
+    assert b"# About this" in told_anew
+    shutil.rmtree(project / "reports")
+    assert ask(project, seed=3)[0] == "executed"
+    assert (folder / "x.ipynb").read_bytes() == told_anew
+
+
+def test_what_changed_while_it_was_in_use_is_not_kept(project):
+    source = project / "notebooks" / "x.ipynb"
+    text = source.read_text().replace("print(found, seed)", "Path('x.ipynb').touch()")
+    source.write_text(text)
+    with pytest.raises(RunError, match=r"notebooks/x\.ipynb changed while it was in use"):
+        ask(project)
+    assert not (project / "reports" / "one" / "provenance").exists()
+    assert not (project / "reports" / ".results").exists()
+
+
+def test_a_job_that_fails_tells_why(project):
+    source = project / "notebooks" / "x.ipynb"
+    source.write_text(source.read_text().replace("print(found, seed)", "1 / 0"))
+    with pytest.raises(NotebookError, match="ZeroDivisionError"):
+        ask(project)
+    folder = project / "reports" / "one"
+    told = json.loads((folder / "logs" / "progress.jsonl").read_text().splitlines()[-1])
+    assert told["ended"] == "failed"
+    assert "jupyter lab reports/one/x.failed.ipynb" in told["message"]
+    assert "ZeroDivisionError" in (folder / "logs" / "x.log").read_text()
+
+
+def test_a_notebook_that_hangs_is_stopped_at_its_time_limit(project):
+    source = project / "notebooks" / "x.ipynb"
+    source.write_text(source.read_text().replace("print(found, seed)", "import time; time.sleep(60)"))
+    began = time.monotonic()
+    with pytest.raises(NotebookError, match=r"stopped in its code cell 3 of 3 after 4 s.*TIME_LIMIT"):
+        run_notebook(source, project / "out.ipynb", {"report": str(project)}, time_limit=4)
+    assert time.monotonic() - began < 40
+    assert [path.name for path in project.glob("out*")] == ["out.failed.ipynb"]

@@ -1,7 +1,6 @@
 """The command line: exit statuses, what goes where, and predictions that stand one by one."""
 
 import csv
-import fcntl
 import io
 import pickle
 import subprocess
@@ -379,31 +378,6 @@ def test_notebook_runs_with_typed_parameters(tmp_path, capsys):
     assert main(["notebook", str(notebook), str(destination), "-p", "seed", "7", "-p", "name", "12"]) == 0
     executed = nbformat.read(destination, 4)
     assert executed.cells[-1].outputs[0].data["text/plain"] == "(8, '12')"
-
-
-def test_a_notebook_holds_the_file_while_it_runs_and_no_longer(tmp_path):
-    source = (
-        "import fcntl\n"
-        "with open(held, 'a') as file:\n"
-        "    try:\n"
-        "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
-        "        found = 'free'\n"
-        "    except BlockingIOError:\n"
-        "        found = 'held'\n"
-        "found"
-    )
-    cells = [
-        nbformat.v4.new_code_cell("held = ''", metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(source),
-    ]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook, destination, held = tmp_path / "x.ipynb", tmp_path / "out.ipynb", tmp_path / ".at-work"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), notebook)
-    command = ["notebook", str(notebook), str(destination), "--hold", str(held), "-p", "held", str(held)]
-    assert main(command) == 0
-    assert nbformat.read(destination, 4).cells[-1].outputs[0].data["text/plain"] == "'held'"
-    with held.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_the_module_is_a_program(tmp_path):

@@ -1,8 +1,8 @@
 """Files appear whole or not at all."""
 
+import hashlib
 import json
 import math
-import hashlib
 import os
 import shutil
 import signal

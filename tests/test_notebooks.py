@@ -14,15 +14,9 @@ import nbformat
 import pytest
 
 from valence_lib import notebooks
+from valence_lib.cells import check_parameters, parse_parameter, read_parameters
 from valence_lib.errors import NotebookError
-from valence_lib.notebooks import (
-    check_parameters,
-    normalise,
-    parse_parameter,
-    read_parameters,
-    run_notebook,
-    write_notebook,
-)
+from valence_lib.notebooks import normalise, run_notebook, write_notebook
 
 PARAMETERS = 'report = "here"\nseed = 0\nrate = 0.5\nquiet = False\nruns = ["a"]  # which'
 

@@ -107,7 +107,10 @@ def test_what_a_lock_file_pins_is_its_lines(tmp_path):
 def test_the_environment_is_the_same_however_a_process_started():
     program = "import json; from valence_lib.provenance import environment; print(json.dumps(environment()))"
     warm = "import sklearn.linear_model, librosa, matplotlib.pyplot; " + program
-    found = [subprocess.run([sys.executable, "-c", p], capture_output=True, text=True, check=True) for p in (program, warm)]
+    found = [
+        subprocess.run([sys.executable, "-c", p], capture_output=True, text=True, check=True)
+        for p in (program, warm)
+    ]
     assert found[0].stdout == found[1].stdout
     import torch
 

@@ -1,14 +1,24 @@
 """Records, the archive of earlier results, and `valence verify`."""
 
 import json
-import shutil
+import os
 
 import pytest
 
 from valence_lib import records
 from valence_lib.errors import RunError
 from valence_lib.files import write_json
-from valence_lib.records import Record, digests_of, files_left, keep, kept, load_record, load_records, record_path, restore
+from valence_lib.records import (
+    Record,
+    digests_of,
+    files_left,
+    keep,
+    kept,
+    load_record,
+    load_records,
+    record_path,
+    restore,
+)
 from valence_lib.verifying import verify_report
 
 MADE_OF = {"program": "notebooks/3_compare.ipynb", "code": "c", "text": "t", "parameters": {"seed": 0}}
@@ -83,7 +93,9 @@ def test_results_are_restored_and_nothing_else_is_left_beside_them(report, recor
     (report / "runs" / "a" / "more.csv").write_text("of other code")
     assert restore(report, record.key, leaves(report)) == record
     assert not (report / "runs" / "a" / "more.csv").exists()
-    assert {p.name: p.read_text() for p in report.rglob("*") if p.is_file() and not p.name.startswith(".")} == first
+    assert {
+        p.name: p.read_text() for p in report.rglob("*") if p.is_file() and not p.name.startswith(".")
+    } == first
 
 
 def test_what_the_archive_does_not_have_is_not_restored(report, record):
@@ -102,17 +114,20 @@ def test_a_damaged_entry_of_the_archive_is_not_restored_and_goes(report, record)
 
 def test_the_archive_keeps_what_was_used_last(report, record, monkeypatch):
     names = files_left(report, leaves(report))
-    size = sum((report / name).stat().st_size for name in names)
-    second = Record({**MADE_OF, "code": "d"}, {}, record.leaves, {})
-    monkeypatch.setattr(records, "_ARCHIVE_BYTES", 5 * size)
+    archive = report.parent / records.ARCHIVE_FOLDER
+    size = sum(path.stat().st_size for path in (archive / record.key).rglob("*") if path.is_file())
+    monkeypatch.setattr(records, "_ARCHIVE_BYTES", 2.5 * size)  # two entries and not three
+    second, third = (Record({**MADE_OF, "code": code}, {}, record.leaves, {}) for code in "de")
     keep(report, second, names)
-    assert kept(report, record.key) and kept(report, second.key)
-    assert restore(report, record.key, leaves(report))  # now the second is the longest unused
-    monkeypatch.setattr(records, "_ARCHIVE_BYTES", 1)
-    third = Record({**MADE_OF, "code": "e"}, {}, record.leaves, {})
+    assert kept(report, record.key)
+    assert kept(report, second.key)
+    os.utime(archive / second.key, ns=(1, 1))
+    assert restore(report, record.key, leaves(report)) == record
     keep(report, third, names)
-    assert not any(kept(report, made.key) for made in (record, second, third))
-    assert not [path for path in (report.parent / records.ARCHIVE_FOLDER).iterdir() if path.name.startswith(".")]
+    assert [kept(report, made.key) is not None for made in (record, second, third)] == [True, False, True]
+    assert not [
+        path for path in (report.parent / records.ARCHIVE_FOLDER).iterdir() if path.name.startswith(".")
+    ]
 
 
 @pytest.fixture
@@ -155,4 +170,3 @@ def test_whatever_is_not_as_the_record_says_is_named(report, request_file, capsy
 def test_a_folder_that_is_no_report_is_refused(tmp_path):
     with pytest.raises(RunError, match="is no report"):
         verify_report(tmp_path)
-    shutil.rmtree(tmp_path)

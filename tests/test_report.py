@@ -14,6 +14,7 @@ from valence_lib.errors import RunError
 from valence_lib.files import write_json
 from valence_lib.inspection import QUARANTINE_COLUMNS, Inspection, inspect_corpus
 from valence_lib.metrics import ccc, mse
+from valence_lib.records import FEATURES_FOLDER
 from valence_lib.settings import (
     CorpusSettings,
     FeatureSettings,
@@ -28,7 +29,7 @@ def preprocessed(tmp_path_factory):
     """A report's folder after 1_preprocess, on a few clips of the demo corpus."""
     folder = tmp_path_factory.mktemp("reports") / "tiny"
     corpus, features, admitted = open_corpus("demo"), FeatureSettings(), CorpusSettings(clips_per_speaker=2)
-    store = folder.parent / report.FEATURES_FOLDER
+    store = folder.parent / FEATURES_FOLDER
     inspection = inspect_corpus(corpus, admitted, features, store, progress=False)
     given = list(inspection.clips["part"])
     inspection.clips["part"], split_by = assign_parts(inspection.clips, seed=0)

@@ -115,7 +115,12 @@ def test_the_loop_is_adam_on_the_mse_with_clipped_gradients(material, tmp_path, 
     )
     copied = tmp_path / "copied.safetensors"
     history = train(
-        material, settings, tmp_path, CPU, False, lambda _: shutil.copyfile(tmp_path / "last.safetensors", copied)
+        material,
+        settings,
+        tmp_path,
+        CPU,
+        False,
+        lambda _: shutil.copyfile(tmp_path / "last.safetensors", copied),
     )
     rows = material.rows("train")
     frames = np.concatenate([material.store[row] for row in rows]).astype(np.float64)

@@ -109,8 +109,8 @@ def test_a_kernel_that_dies_fails_its_notebook(warm, tmp_path):
     notebook = _notebook(tmp_path / "x.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     status, _, err = _run(warm, "notebook", notebook, tmp_path / "out.ipynb")
     assert status == 1
-    assert "x.ipynb lost its kernel" in err
-    assert [entry.name for entry in tmp_path.iterdir()] == ["x.ipynb"]
+    assert "the kernel of x.ipynb died in code cell" in err
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out.failed.ipynb", "x.ipynb"]
 
 
 @pytest.fixture

@@ -72,7 +72,10 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs", type=int, default=os.cpu_count(), help="notebooks at a time (default: all cores)"
     )
     report.add_argument(
-        "--time-limit", type=float, metavar="SECONDS", help="after which a notebook is stopped (default: never)"
+        "--time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="after which a notebook is stopped (default: never)",
     )
     report.add_argument(
         "--profile", help="of workflow/profiles/, to run on a cluster (default: on this machine)"
@@ -90,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     job.add_argument("report", type=Path, help="reports/<name>")
     job.add_argument("name", help="of the job, as in <report>/request.json")
     job.add_argument("--reads", nargs="*", type=Path, default=[], metavar="FILE")
-    job.add_argument("--leaves", nargs="+", type=Path, metavar="FILE", help="files, or folders for all in them")
+    job.add_argument(
+        "--leaves", nargs="+", type=Path, metavar="FILE", help="files, or folders for all in them"
+    )
     job.set_defaults(command=_job)
 
     verify = commands.add_parser("verify", help="hold every artefact of a report against its record")
@@ -217,7 +222,8 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _notebook(options: argparse.Namespace) -> int:
-    from valence_lib.notebooks import parse_parameter, run_notebook
+    from valence_lib.cells import parse_parameter
+    from valence_lib.notebooks import run_notebook
 
     parameters = {name: parse_parameter(options.notebook, name, text) for name, text in options.parameters}
     run_notebook(options.notebook, options.destination, parameters, time_limit=options.time_limit)

@@ -1,5 +1,6 @@
 """The way from one command to a finished report: what is stale is found by content, and Snakemake does it."""
 
+import csv
 import fcntl
 import json
 import os
@@ -15,10 +16,9 @@ from valence_lib import records, slurm
 from valence_lib.errors import LackOfMemoryError, RunError, SettingsError, ValenceError, unknown_name
 from valence_lib.files import digest_of, digest_of_tree, remove_partial, write_json
 from valence_lib.jobs import CORPUS_LINK, Job, Request, corpus_seen_from_project, project_root
-from valence_lib.notebooks import read_notebook, retold, run_notebook, write_notebook
 from valence_lib.progress import JobProgress, Progress, failed_for_good
 from valence_lib.provenance import environment
-from valence_lib.records import Record, load_record, record_path
+from valence_lib.records import FEATURES_FOLDER, Record, load_record, record_path
 from valence_lib.warm_start import end_with_parent, serving
 
 HELD_BY_NOTEBOOKS = ".notebooks-at-work"
@@ -55,6 +55,9 @@ def build_report(
         RunError: another build works on the same report.
         SettingsError: there is no such profile.
     """
+    from valence_lib.corpora import open_corpus
+
+    open_corpus(request.corpus)
     root = project_root()
     folder = root / "reports" / request.name
     if stop_with_parent:
@@ -130,6 +133,9 @@ def build_report(
 
 def show_plan(request: Request) -> int:
     """Print what `build_report` would do, and why; return 0."""
+    from valence_lib.corpora import open_corpus
+
+    open_corpus(request.corpus)
     root = project_root()
     folder = root / "reports" / request.name
     reasons = plan(folder, _steps(request, root), root)
@@ -172,10 +178,9 @@ def _settings_of(root: Path, profile: str | None) -> dict[str, Any]:
 
 
 def _steps(request: Request, root: Path) -> list[Job]:
-    """The jobs of a request, whose corpus is looked at."""
-    from valence_lib.corpora import folder_of, open_corpus
+    """The jobs of a request, whose corpus is read through once, and then only where it changed."""
+    from valence_lib.corpora import folder_of
 
-    open_corpus(request.corpus)
     folder = root / "reports" / request.name
     where = folder_of(request.corpus)
     if folder.is_dir() and request.corpus != "demo":
@@ -262,9 +267,8 @@ def _differences(before: Any, now: Any) -> list[str]:
 
 
 def _shards_lost(folder: Path) -> int:
-    from valence_lib.report import FEATURES_FOLDER, load_frame
-
-    shards = load_frame(folder / "preprocess" / "clips.csv")["shard"].unique()
+    with (folder / "preprocess" / "clips.csv").open(encoding="utf-8", newline="") as file:
+        shards = {row["shard"] for row in csv.DictReader(file)}
     return sum(not (folder.parent / FEATURES_FOLDER / f"{shard}.npy").is_file() for shard in shards)
 
 
@@ -282,6 +286,8 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
     Raises:
         ValenceError: what it runs failed.
     """
+    from valence_lib.notebooks import read_notebook, retold, write_notebook
+
     root = folder.resolve().parent.parent
     slurm.check_build(folder)
     if said := failed_for_good(folder / LOGS_FOLDER, name):
@@ -306,6 +312,7 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
                 write_notebook(main, retold(read_notebook(main), program))
                 left = {**record.leaves, **records.digests_of(folder, [main.relative_to(folder).as_posix()])}
                 record = replace(record, made_of=made_of, leaves=left)
+            main.with_suffix(".failed.ipynb").unlink(missing_ok=True)
             record.save(record_path(folder, name))
     except (ValenceError, OSError) as error:
         progress.log(str(error))
@@ -337,6 +344,8 @@ def _execute(
     program: Path, main: Path, parameters: dict[str, Any], progress: JobProgress, time_limit: float | None
 ) -> None:
     if program.suffix == ".ipynb":
+        from valence_lib.notebooks import run_notebook
+
         run_notebook(program, main, parameters, progress, time_limit)
         return
     from valence_lib.rendering import render_report

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from valence_lib.cells import code_of, complete_parameters, text_of
 from valence_lib.errors import RunError, SettingsError, unknown_name
 from valence_lib.files import digest_of
-from valence_lib.notebooks import code_of, complete_parameters, text_of
 from valence_lib.provenance import (
     LOCK,
     PACKAGE,
@@ -166,7 +166,7 @@ class Request:
             "clips_per_speaker": self.clips_per_speaker,
             "seed": self.seed,
         }
-        common = {"epochs": self.epochs, "precision": self.precision}
+        common: dict[str, Any] = {"epochs": self.epochs, "precision": self.precision}
         preprocess = Job(
             "preprocess",
             "notebooks/1_preprocess.ipynb",
@@ -200,7 +200,9 @@ class Request:
             "notebooks/5_report.ipynb",
             report,
             models=tuple(MODELS),
-            values={"settings": {name: training_settings(name, "default", 0).to_mapping() for name in MODELS}},
+            values={
+                "settings": {name: training_settings(name, "default", 0).to_mapping() for name in MODELS}
+            },
         )
         render = Job(
             "render",

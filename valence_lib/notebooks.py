@@ -5,8 +5,7 @@ at the final path. Here an unknown or ill-typed parameter stops before anything 
 notebook appears whole or not at all. What would differ between two equal runs is taken out of it.
 """
 
-import ast
-import difflib
+import json
 import os
 import re
 import time
@@ -19,123 +18,20 @@ import nbformat
 from jupyter_client.manager import AsyncKernelManager
 from nbformat import NotebookNode
 
-from valence_lib.errors import LackOfMemoryError, NotebookError, WorkerError, unknown_name
+from valence_lib.cells import check_parameters, code_of, read_cells
+from valence_lib.errors import LackOfMemoryError, NotebookError, WorkerError
 from valence_lib.files import written_whole
+from valence_lib.progress import Watcher
 from valence_lib.warm_start import ONE_THREAD, ForkedKernel
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _TRACEBACK_LINES = 12
-
-
-def read_parameters(notebook: Path) -> dict[str, Any]:
-    """Names and default values of the notebook's cell tagged "parameters".
-
-    Raises:
-        NotebookError: there is no notebook, not exactly one such cell, or something in it is not an
-            assignment of a literal.
-    """
-    cells = [cell for cell in read_notebook(notebook).cells if "parameters" in cell.metadata.get("tags", ())]
-    if len(cells) != 1:
-        raise NotebookError(
-            f"{notebook.name} has {len(cells)} cells tagged 'parameters'; expected exactly one."
-        )
-    try:
-        statements = ast.parse(cells[0].source).body
-    except SyntaxError as error:
-        raise NotebookError(
-            f"the parameters cell of {notebook.name} is not Python ({error}); expected only names with literal "
-            "values, as in seed = 0."
-        ) from error
-    parameters = {}
-    for statement in statements:
-        try:
-            match statement:
-                case ast.Assign(targets=[ast.Name(id=name)]):
-                    parameters[name] = ast.literal_eval(statement.value)
-                case _:
-                    raise ValueError("not an assignment to one name")
-        except (ValueError, TypeError) as error:
-            raise NotebookError(
-                f"the parameters cell of {notebook.name} holds {ast.unparse(statement)!r}; "
-                "expected only names with literal values, as in seed = 0."
-            ) from error
-    return parameters
-
-
-def code_of(notebook: Path) -> list[str]:
-    """The sources of a notebook's code cells.
-
-    Raises:
-        NotebookError: there is no notebook.
-    """
-    return [cell.source for cell in read_notebook(notebook).cells if cell.cell_type == "code"]
-
-
-def text_of(notebook: Path) -> list[str]:
-    """All that is written in a notebook: kind and source of every cell, in their order.
-
-    Raises:
-        NotebookError: there is no notebook.
-    """
-    return [f"{cell.cell_type}: {cell.source}" for cell in read_notebook(notebook).cells]
-
-
-def check_parameters(notebook: Path, given: Mapping[str, Any]) -> None:
-    """Refuse parameters that the notebook does not have, or of another type than their defaults.
-
-    Raises:
-        NotebookError: the message names the parameter, and the nearest that exists.
-    """
-    defaults = read_parameters(notebook)
-    for name, value in given.items():
-        if name not in defaults:
-            raise NotebookError(f"{notebook.name}: {unknown_name('parameter', name, defaults)}")
-        expected = type(defaults[name])
-        if type(value) is not expected and not (expected is float and type(value) is int):
-            raise NotebookError(
-                f"{notebook.name}: {name}={value!r} is of type {type(value).__name__}; expected "
-                f"{expected.__name__}, as in {name}={defaults[name]!r}."
-            )
-
-
-def parse_parameter(notebook: Path, name: str, text: str) -> Any:
-    """A parameter given as text, as on a command line, in the type of its default.
-
-    Raises:
-        NotebookError: unknown name, or text that is not of that type.
-    """
-    defaults = read_parameters(notebook)
-    if name not in defaults:
-        raise NotebookError(f"{notebook.name}: {unknown_name('parameter', name, defaults)}")
-    default = defaults[name]
-    if isinstance(default, str):
-        return text
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError):
-        value = text
-    check_parameters(notebook, {name: value})
-    return value
-
-
-def complete_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that all parameters of a notebook have where some are given.
-
-    Raises:
-        NotebookError: as `check_parameters`.
-    """
-    check_parameters(notebook, given)
-    return {**read_parameters(notebook), **given}
-
-
-class Watcher:
-    """Who is told how a notebook that runs comes along; this one does nothing with it."""
-
-    def cell_begins(self, number: int, cells: int) -> None:
-        """A code cell is next, the `number`-th of `cells`."""
-
-    def said(self, text: str) -> None:
-        """Something was printed."""
+_WIDGET, _WIDGET_STATE = (
+    "application/vnd.jupyter.widget-view+json",
+    "application/vnd.jupyter.widget-state+json",
+)
+_WIDGET_NAME = re.compile(r"\b(?:IPY_MODEL_)?([0-9a-f]{32})\b")
+_PROGRESS_BAR = re.compile(r"\d%\|.*\| \d+/\d+ \[")
 
 
 def run_notebook(
@@ -188,7 +84,9 @@ def run_notebook(
                 stderr_file=told,
                 on_cell_execute=told.cell_begins,
                 # A cell has what is left of the notebook's time; one that does not end is interrupted, or killed.
-                timeout_func=None if deadline is None else lambda _: max(1, round(deadline - time.monotonic())),
+                timeout_func=None
+                if deadline is None
+                else lambda _: max(1, round(deadline - time.monotonic())),
                 interrupt_on_timeout=False,
             )
         write_notebook(destination, normalise(executed))
@@ -232,7 +130,11 @@ class _Told:
 
     def __init__(self, watcher: Watcher, code: Sequence[str]):
         # The injected parameters are a cell more.
-        self._watcher, self.number, self.cells = watcher, 0, len([source for source in code if source.strip()]) + 1
+        self._watcher, self.number, self.cells = (
+            watcher,
+            0,
+            len([source for source in code if source.strip()]) + 1,
+        )
 
     def cell_begins(self, cell: NotebookNode, cell_index: int) -> None:
         """Called by nbclient before a code cell is executed."""
@@ -266,11 +168,47 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
+        if not cell.metadata.get("tags", True):
+            del cell.metadata["tags"]  # papermill's, of a cell that has none
         if _is_injected(cell):
             cell.id = "injected-parameters"
         if cell.cell_type == "code":
-            cell.outputs = _joined_streams(cell.outputs)
-    return notebook
+            cell.outputs = _joined_streams(
+                [output for output in cell.outputs if not _is_progress_bar(output)]
+            )
+    return _with_numbered_widgets(notebook)
+
+
+def _is_progress_bar(output: NotebookNode) -> bool:
+    """Whether an output is one of tqdm's, which shows how fast this machine was."""
+    data = output.get("data", {})
+    return _WIDGET in data and bool(_PROGRESS_BAR.search("".join(data.get("text/plain", ""))))
+
+
+def _with_numbered_widgets(notebook: NotebookNode) -> NotebookNode:
+    """The notebook with widgets named by their order instead of at random; those that no output shows go."""
+    saved = notebook.metadata.get("widgets", {}).get(_WIDGET_STATE)
+    if not saved:
+        return notebook
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    waiting = [output["data"][_WIDGET]["model_id"] for output in outputs if _WIDGET in output.get("data", {})]
+    numbered: dict[str, str] = {}
+    while waiting:
+        model = waiting.pop(0)
+        if model in saved["state"] and model not in numbered:
+            numbered[model] = f"{len(numbered) + 1:032x}"
+            waiting += _WIDGET_NAME.findall(json.dumps(saved["state"][model], sort_keys=True))
+    text = nbformat.writes(notebook)
+    renamed = nbformat.reads(
+        re.sub(r"[0-9a-f]{32}", lambda found: numbered.get(found[0], found[0]), text), as_version=4
+    )
+    if not numbered:
+        del renamed.metadata["widgets"]
+        return renamed
+    state = renamed.metadata["widgets"][_WIDGET_STATE]["state"]
+    for name in set(state) - set(numbered.values()):
+        del state[name]
+    return renamed
 
 
 def retold(executed: NotebookNode, notebook: Path) -> NotebookNode:
@@ -335,12 +273,7 @@ def read_notebook(notebook: Path) -> NotebookNode:
     Raises:
         NotebookError: there is none, or the file is not one.
     """
-    if not notebook.is_file():
-        near = difflib.get_close_matches(
-            notebook.name, [p.name for p in notebook.parent.glob("*.ipynb")], n=1
-        )
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise NotebookError(f"there is no notebook {str(notebook)!r}.{hint}")
+    read_cells(notebook)  # says what it is instead, and whether another is meant
     try:
         return nbformat.read(notebook, as_version=4)
     except (ValueError, KeyError, AttributeError, TypeError, nbformat.ValidationError) as error:

@@ -16,11 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from valence_lib.notebooks import Watcher
-
 PROGRESS_FILE = "progress.jsonl"
 _EPOCH = re.compile(r"epoch +(\d+)/(\d+)")
 _SECONDS_BETWEEN_LOOKS = 0.2
+
+
+class Watcher:
+    """Who is told how a notebook that runs comes along; this one does nothing with it."""
+
+    def cell_begins(self, number: int, cells: int) -> None:
+        """A code cell is next, the `number`-th of `cells`."""
+
+    def said(self, text: str) -> None:
+        """Something was printed."""
 
 
 class JobProgress(Watcher):
@@ -33,7 +41,10 @@ class JobProgress(Watcher):
 
     def __init__(self, logs: Path, job: str):
         logs.mkdir(parents=True, exist_ok=True)
-        self._path, self._job = logs.resolve() / PROGRESS_FILE, job  # papermill changes the folder while it runs
+        self._path, self._job = (
+            logs.resolve() / PROGRESS_FILE,
+            job,
+        )  # papermill changes the folder while it runs
         self._log = (logs / f"{job}.log").open("w", encoding="utf-8", buffering=1)
 
     def tell(self, **what: Any) -> None:
@@ -135,7 +146,11 @@ class Progress:
         count = f"[{len(self.outcomes):{len(str(len(self._kinds)))}d}/{len(self._kinds)}]"
         print(f"{count} {job:{width}}  {event['ended']}", file=self._out, flush=True)
         if message := event.get("message"):
-            print("\n" + "\n".join(f"    {line}" for line in message.splitlines()) + "\n", file=self._out, flush=True)
+            print(
+                "\n" + "\n".join(f"    {line}" for line in message.splitlines()) + "\n",
+                file=self._out,
+                flush=True,
+            )
 
     @property
     def silent(self) -> list[str]:
@@ -162,7 +177,13 @@ class Progress:
         parts = [f"{job} {state}".strip() for job, state in self._running.items()]
         waiting = len(self._kinds) - len(self.outcomes) - len(self._running)
         left = self.seconds_left(now)
-        guess = "" if left is None else f"; about {left / 60:.0f} min left" if left >= 90 else f"; about {left:.0f} s left"
+        guess = (
+            ""
+            if left is None
+            else f"; about {left / 60:.0f} min left"
+            if left >= 90
+            else f"; about {left:.0f} s left"
+        )
         line = f"{', '.join(parts) or 'starting'}; {waiting} waiting{guess}"
         columns = shutil.get_terminal_size().columns - 1
         print(f"\r\x1b[K{line[:columns]}", end="", file=self._out, flush=True)

@@ -45,17 +45,13 @@ def digest_of_code(source: str) -> str:
         return digest_of_content(source)
     if "__doc__" not in source:
         for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                first = node.body[0] if node.body else None
-                if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                    if isinstance(first.value.value, str) and not _is_last_of_a_cell(node):
+            match node:
+                case ast.Module(body=[_]):
+                    pass  # a cell that is one string shows that string
+                case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                    if ast.get_docstring(node) is not None:
                         node.body = node.body[1:]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-
-
-def _is_last_of_a_cell(node: ast.AST) -> bool:
-    # A cell that is one string shows that string.
-    return isinstance(node, ast.Module) and len(node.body) == 1
 
 
 def modules_reached(sources: Iterable[str], models: Iterable[str] = ()) -> dict[str, str]:
@@ -152,7 +148,7 @@ def environment() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "packages": _versions(),
         "torch computes with": torch.backends.cpu.get_cpu_capability(),
-        "numba compiles for": numba.config.CPU_NAME or llvmlite.binding.get_host_cpu_name(),
+        "numba compiles for": getattr(numba.config, "CPU_NAME", None) or llvmlite.binding.get_host_cpu_name(),
         "OpenBLAS computes with": ", ".join(sorted(blas)),
         "asked for": {name: os.environ[name] for name in PROCESSOR_PATHS if name in os.environ},
         "device": "cuda" if torch.cuda.is_available() else "cpu",

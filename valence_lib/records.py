@@ -20,7 +20,9 @@ from valence_lib.files import digest_of, write_json, written_whole
 from valence_lib.provenance import digest_of_content
 
 RECORDS_FOLDER = "provenance"
-ARCHIVE_FOLDER = ".results"  # beside the reports, which share it
+# Beside the reports, which share them.
+ARCHIVE_FOLDER = ".results"
+FEATURES_FOLDER = ".features"
 MEASURED = "seconds.json"  # what a clock said; kept with what a job leaves, but part of no digest
 _ARCHIVE_BYTES = 4 << 30  # what is kept of earlier builds; the longest unused goes first
 
@@ -91,7 +93,9 @@ def load_records(report: Path, jobs: Iterable[str]) -> dict[str, Record]:
     for job in jobs:
         record = load_record(record_path(report, job))
         if record is None:
-            raise RunError(f"{report} has no record of the job {job!r}; `make report` runs it and writes one.")
+            raise RunError(
+                f"{report} has no record of the job {job!r}; `make report` runs it and writes one."
+            )
         found[job] = record
     return found
 
@@ -148,7 +152,9 @@ def restore(report: Path, key: str, leaves: Iterable[Path]) -> Record | None:
     if record is None:
         return None
     files = entry / "files"
-    if any(not (files / n).is_file() or digest_of(files / n) != digest for n, digest in record.leaves.items()):
+    if any(
+        not (files / n).is_file() or digest_of(files / n) != digest for n, digest in record.leaves.items()
+    ):
         shutil.rmtree(entry, ignore_errors=True)
         return None
     names = files_left(files, [files])

@@ -26,6 +26,7 @@ from valence_lib.corpora import RATER_COLUMN
 from valence_lib.errors import RunError
 from valence_lib.evaluation import Resampling, compare, groups_of, raters, results_rows
 from valence_lib.files import write_json, written_whole
+from valence_lib.records import FEATURES_FOLDER
 from valence_lib.settings import CorpusSettings, FeatureSettings
 from valence_lib.splits import shared_speakers
 from valence_lib.tables import title_of
@@ -51,7 +52,6 @@ NUMBER_COLUMNS = {
     "validation_mse",
 }
 MOST_GROUPS = 40
-FEATURES_FOLDER = ".features"  # beside the reports, which share it
 
 
 def run_name(model: str, preset: str, seed: int) -> str:

@@ -166,7 +166,9 @@ def environment_table(environments: Sequence[Mapping[str, Any]]) -> pd.DataFrame
                 lines.setdefault(name.capitalize(), set()).add(listed)
             else:
                 lines.setdefault(name[0].upper() + name[1:], set()).add(str(value))
-    return pd.DataFrame({"What": list(lines), "Value": ["; ".join(sorted(values)) for values in lines.values()]})
+    return pd.DataFrame(
+        {"What": list(lines), "Value": ["; ".join(sorted(values)) for values in lines.values()]}
+    )
 
 
 def provenance_table(records: Mapping[str, Record]) -> pd.DataFrame:

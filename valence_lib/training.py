@@ -286,7 +286,7 @@ class _Loop:
         return json.loads(path.read_text(encoding="utf-8"))["digest"] == self._digest()
 
     def _read_history(self, epochs: int) -> list[dict[str, float]]:
-        rows = pd.read_csv(self.folder / "history.csv", float_precision="round_trip").to_dict("records")
+        rows = pd.read_csv(self.folder / "history.csv").to_dict("records")
         return [{str(k): v for k, v in row.items()} for row in rows if row["epoch"] <= epochs]
 
 

@@ -22,11 +22,30 @@ from typing import Any
 from valence_lib.files import digest_of
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ["--corpus", "demo", "--name", "verified", "--clips-per-speaker", "12", "--epochs", "4", "--seeds", "1"]
+SMALL = [
+    "--corpus",
+    "demo",
+    "--name",
+    "verified",
+    "--clips-per-speaker",
+    "12",
+    "--epochs",
+    "4",
+    "--seeds",
+    "1",
+]
 
 # Whatever a build might take from its surroundings, the other way round the second time.
 SURROUNDINGS = [
-    {"LC_ALL": "C", "LANG": "C", "TZ": "UTC", "PYTHONHASHSEED": "1", "USER": "one", "LOGNAME": "one", "COLUMNS": "80"},
+    {
+        "LC_ALL": "C",
+        "LANG": "C",
+        "TZ": "UTC",
+        "PYTHONHASHSEED": "1",
+        "USER": "one",
+        "LOGNAME": "one",
+        "COLUMNS": "80",
+    },
     {
         **{"LC_ALL": "de_DE.UTF-8", "LANG": "de_DE.UTF-8", "TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "2"},
         **{"USER": "two", "LOGNAME": "two", "COLUMNS": "200", "OMP_NUM_THREADS": "2"},
@@ -73,11 +92,29 @@ def copy_project(destination: Path) -> None:
             shutil.copyfile(ROOT / name, destination / name)
 
 
+def german_locale(folder: Path) -> dict[str, str]:
+    """Variables that give a process German numbers and dates, where the system has the sources of locales."""
+    made = (
+        subprocess.run(
+            ["localedef", "-i", "de_DE", "-f", "UTF-8", str(folder / "de_DE.UTF-8")],
+            capture_output=True,
+            check=False,
+        )
+        if shutil.which("localedef")
+        else None
+    )
+    if not (folder / "de_DE.UTF-8").is_dir():
+        print("no German locale could be made; its variables are set all the same")
+    return {"LOCPATH": str(folder)} if made else {}
+
+
 def build(project: Path, surroundings: dict[str, str], jobs: int) -> Path:
     """Build the small report in a copy of the project; give the report's folder."""
     environment = {**os.environ, **surroundings, "PYTHONPATH": str(project), "HOME": str(project)}
     finished = subprocess.run(
-        [sys.executable, "-m", "valence_lib", "report", *SMALL, "--jobs", str(jobs)], cwd=project, env=environment
+        [sys.executable, "-m", "valence_lib", "report", *SMALL, "--jobs", str(jobs)],
+        cwd=project,
+        env=environment,
     )
     if finished.returncode:
         sys.exit(f"the build in {project} failed")
@@ -97,14 +134,19 @@ def artefacts(report: Path) -> dict[str, Path]:
 
 def compare_bytes(folder: Path) -> int:
     """Two builds under unlike surroundings; how many artefacts differ."""
-    reports = []
-    for name, surroundings, jobs in zip(("one", "another folder/two"), SURROUNDINGS, (1, 2), strict=True):
-        project = folder / name
+    projects = [folder / "one", folder / "another folder" / "two"]
+    for project in projects:
         copy_project(project)
-        reports.append(artefacts(build(project, surroundings, jobs)))
-    first, second = reports
+    (folder / "locales").mkdir()
+    SURROUNDINGS[1].update(german_locale(folder / "locales"))
+    first, second = (
+        artefacts(build(project, surroundings, jobs))
+        for project, surroundings, jobs in zip(projects, SURROUNDINGS, (1, 2), strict=True)
+    )
     different = sorted(set(first) ^ set(second))
-    different += [name for name in first.keys() & second.keys() if digest_of(first[name]) != digest_of(second[name])]
+    different += [
+        name for name in first.keys() & second.keys() if digest_of(first[name]) != digest_of(second[name])
+    ]
     for name in sorted(different):
         print(f"differs: {name}")
     print(f"{len(first.keys() | second.keys())} artefacts compared byte by byte, {len(different)} differ")
@@ -131,12 +173,16 @@ def furthest(report: Path, other: Path) -> tuple[float, float]:
     """
     predictions = 0.0
     for path in sorted(report.glob("runs/*/predictions.csv")):
-        rows = [list(csv.DictReader(p.open(encoding="utf-8"))) for p in (path, other / path.relative_to(report))]
+        rows = [
+            list(csv.DictReader(p.open(encoding="utf-8"))) for p in (path, other / path.relative_to(report))
+        ]
         for one, two in zip(*rows, strict=True):
             if one["id"] != two["id"]:
                 sys.exit(f"{path} holds other clips")
             predictions = max(predictions, abs(float(one["prediction"]) - float(two["prediction"])))
-    contents = [dict(numbers(json.loads((r / "results.json").read_text(encoding="utf-8")))) for r in (report, other)]
+    contents = [
+        dict(numbers(json.loads((r / "results.json").read_text(encoding="utf-8")))) for r in (report, other)
+    ]
     if contents[0].keys() != contents[1].keys():
         sys.exit("results.json holds other things")
     scores = 0.0
@@ -150,12 +196,14 @@ def furthest(report: Path, other: Path) -> tuple[float, float]:
 
 def compare_processors(folder: Path) -> int:
     """Builds under the instruction sets of other processors; how many lie too far from the one of this."""
-    failed = 0
-    reports = {}
-    for name, switches in PROCESSORS.items():
-        project = folder / re.sub(r"\W", "-", name)
+    projects = {name: folder / re.sub(r"\W", "-", name) for name in PROCESSORS}
+    for project in projects.values():
         copy_project(project)
-        reports[name] = build(project, {"PYTHONHASHSEED": "0", **switches}, os.cpu_count() or 1)
+    reports = {
+        name: build(project, {"PYTHONHASHSEED": "0", **PROCESSORS[name]}, os.cpu_count() or 1)
+        for name, project in projects.items()
+    }
+    failed = 0
     here = reports.pop("as here")
     for name, report in reports.items():
         predictions, scores = furthest(here, report)
@@ -170,7 +218,9 @@ def compare_processors(folder: Path) -> int:
 
 def main() -> int:
     """Compare; 0 where all is as it should be."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--across", action="store_true", help="compare processors instead of surroundings")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="valence-verify-") as folder:
