@@ -258,7 +258,7 @@ def disturbed(cluster, tmp_path_factory) -> Project:
     project = Project(tmp_path_factory.mktemp("disturbed"), cluster)
     asked = "set-resources:\n  preprocess:\n    mem_mb: {} * attempt\n    runtime: 240\n"
     offered = "".join(f"#{line}\n" for line in asked.format(3000).splitlines())
-    project.edit("workflow/profiles/slurm/config.yaml", offered, asked.format(400))
+    project.edit("workflow/profiles/slurm/config.yaml", offered, asked.format(300))
     process = project.start("--profile", "slurm")
     cluster.say("scancel", project.wait_for("CNN-seed-0", process).number)
     said, _ = process.communicate(timeout=900)
@@ -273,7 +273,7 @@ def test_what_slurm_ends_is_sent_again_and_the_report_is_that_of_a_local_build(c
     assert set(sent) == set(JOBS)
     assert [job.state for job in sent["CNN-seed-0"]] == ["CANCELLED", "COMPLETED"]
     memory = [job.memory for job in sent["preprocess"]]
-    assert memory == ["400M", "800M", "1200M"][: len(memory)]
+    assert memory == ["300M", "600M", "900M"][: len(memory)]
     states = [job.state for job in sent["preprocess"]]
     assert len(states) > 1
     assert "COMPLETED" not in states[:-1]

@@ -114,15 +114,14 @@ def build_report(
             )
     if finished.returncode == 0:
         print(_where(folder))
-    elif silent := progress.silent:
-        print(
-            f"{', '.join(silent)}: ended without a word, as a job does that is ended from outside: for its memory or "
-            f"time, or by somebody. What is known of it: {_seen(log)}",
-            file=sys.stderr,
-        )
     elif "failed" not in progress.outcomes.values():
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
         print("\n".join(said[-15:]), file=sys.stderr)
+    if finished.returncode and progress.silent:
+        print(
+            f"Ended without a word, as jobs do that are ended from outside: {', '.join(progress.silent)}",
+            file=sys.stderr,
+        )
     if finished.returncode:
         print(
             f"The report is not finished; what was, is kept, and `make report` goes on. Logs: {_seen(log.parent)}",
