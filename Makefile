@@ -35,10 +35,10 @@ RUN := $(if $(JOBS),--jobs=$(JOBS)) $(if $(TIME_LIMIT),--time-limit=$(TIME_LIMIT
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install report plan check explore test slow test-slurm bench bench-quick lint notebooks clean
+.PHONY: help install report plan check explore test slow test-slurm bench bench-quick lint notebooks nbval-across verify verify-across clean
 
 help: ## list every target
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables of report: CORPUS=$(CORPUS) NAME=(after the corpus) PRESET=$(PRESET) SEED=$(SEED) SEEDS=$(SEEDS) EPOCHS=$(EPOCHS) PRECISION=$(PRECISION) RANGE=$(RANGE) JOBS=(all cores) TIME_LIMIT=(seconds a notebook, none) PROFILE=(of workflow/profiles, none)"
 
 # The stamp comes last, so that a cut-off installation is done again.
@@ -69,13 +69,16 @@ explore: $(INSTALLED) ## open JupyterLab on notebooks/explore.ipynb
 
 COMMITTED := $(sort $(wildcard notebooks/*.ipynb))
 SMALL := --corpus demo --name small --clips-per-speaker 12 --epochs 4 --seeds 1
+# nbval executes; the plugin, a module of tests/, compares.
+NBVAL := -p nbval_teeth --nbval --nbval-sanitize-with "$(CURDIR)/tests/nbval.cfg"
+ACROSS := reports/.across
 
 test: $(INSTALLED) ## the tests, then the committed notebooks with nbval
 	$(BIN)/python -m pytest -m "not slow and not slurm" --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
 	$(BIN)/valence report $(SMALL)
-	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/nbval.cfg $(COMMITTED)
+	PYTHONPATH=tests$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python -m pytest $(NBVAL) $(COMMITTED)
 
-slow: $(INSTALLED) ## the slower tests: builds that are killed at random moments
+slow: $(INSTALLED) ## the slower tests: whole builds, edited, killed at random moments, on full disks
 	$(BIN)/python -m pytest -m slow -s tests
 
 # Debian's packages; where they cannot be installed, the tests say that they are skipped.
@@ -101,6 +104,21 @@ lint: $(INSTALLED) ## ruff (lint and format) and mypy
 notebooks: $(INSTALLED) ## execute the committed notebooks again, on the small profile
 	$(BIN)/valence report $(SMALL)
 	for notebook in $(COMMITTED); do $(BIN)/valence notebook $$notebook $$notebook || exit; done
+
+nbval-across: $(INSTALLED) ## the committed notebooks with nbval as on an older processor, from preprocessing on
+	@# In a copy: a finished training is not done again, and no report here is to be mixed from two ways of computing.
+	rm -rf $(ACROSS) && mkdir -p $(ACROSS)/reports
+	cp -Rp valence_lib workflow notebooks requirements.lock $(ACROSS)
+	cd $(ACROSS) && export ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=default PYTHONPATH="$$PWD:$(CURDIR)/tests" && \
+	  "$(CURDIR)/$(BIN)/python" -m valence_lib report $(SMALL) && \
+	  "$(CURDIR)/$(BIN)/python" -m pytest $(NBVAL) $(COMMITTED)
+	rm -rf $(ACROSS)
+
+verify: $(INSTALLED) ## build a small report twice, under unlike surroundings, and compare every byte
+	$(BIN)/python workflow/verify.py
+
+verify-across: $(INSTALLED) ## the same as other processors would compute it: the numbers within stated tolerances
+	$(BIN)/python workflow/verify.py --across
 
 clean: ## remove all reports and stored features
 	find reports -mindepth 1 -maxdepth 1 ! -name README.md ! -name '*.png' -exec rm -rf {} +

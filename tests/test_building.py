@@ -11,6 +11,7 @@ import threading
 import time
 import tomllib
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -370,7 +371,7 @@ def ask(project, **parameters):
     job = Job("x", "notebooks/x.ipynb", "x.ipynb", {"report": "../reports/one", **parameters})
     write_json(
         folder / "request.json",
-        {"time_limit": None, "jobs": {"x": {"main": job.main, "made_of": job.made_of(project)}}},
+        {"time_limit": None, "jobs": {"x": {"job": asdict(job), "made_of": job.made_of(project)}}},
     )
     (folder / "logs" / "progress.jsonl").write_text("")
     building.run_job(folder, "x", [], [folder / "x.ipynb", folder / "made.txt"])
@@ -414,8 +415,8 @@ def test_a_job_is_done_once_and_found_again(project):
 
 def test_what_changed_while_it_was_in_use_is_not_kept(project):
     source = project / "notebooks" / "x.ipynb"
-    text = source.read_text().replace("print(found, seed)", "Path('x.ipynb').touch()")
-    source.write_text(text)
+    edit = "own = Path('x.ipynb'); _ = own.write_text(own.read_text().replace('epoch 3/20', 'epoch 4/20'))"
+    source.write_text(source.read_text().replace("print(found, seed)", edit))
     with pytest.raises(RunError, match=r"notebooks/x\.ipynb changed while it was in use"):
         ask(project)
     assert not (project / "reports" / "one" / "provenance").exists()

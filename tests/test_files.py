@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from valence_lib import files
-from valence_lib.files import digest_of_tree, remove_partial, write_json, written_whole
+from valence_lib.files import digest_of_tree, remove_orphans, write_json, written_whole
 
 
 def test_a_file_appears_when_the_block_has_ended(tmp_path: Path):
@@ -197,6 +197,25 @@ def test_what_a_kill_leaves_of_a_file_is_removed_and_nothing_else(tmp_path: Path
     subprocess.run([sys.executable, "-c", program])
     (tmp_path / ".lock").touch()
     (tmp_path / "b.partial.csv").touch()
+    (tmp_path / ".c.another-machine.1234567.partial.csv").touch()
     assert len(list((tmp_path / "deep").iterdir())) == 1
-    remove_partial(tmp_path)
-    assert sorted(p.name for p in tmp_path.rglob("*")) == [".lock", "b.partial.csv", "deep"]
+    with written_whole(tmp_path / "d.csv") as path:  # at work
+        path.touch()
+        remove_orphans(tmp_path)
+    left = sorted(p.name for p in tmp_path.rglob("*"))
+    assert left == [".c.another-machine.1234567.partial.csv", ".lock", "b.partial.csv", "d.csv", "deep"]
+
+
+def test_what_a_kill_leaves_in_the_system_s_folder_is_removed(tmp_path: Path):
+    program = """if True:
+        import os, signal
+        from valence_lib.files import temporary_folder
+        with temporary_folder():
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=environment)
+    assert len(list(tmp_path.iterdir())) == 1
+    sweep = "from pathlib import Path; from valence_lib.files import *; remove_orphans(Path('nowhere'))"
+    subprocess.run([sys.executable, "-c", sweep], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []

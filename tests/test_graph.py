@@ -1,92 +1,21 @@
 """What a build does again: counted notebooks on a tiny corpus, in a copy of the project that the test edits."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
-RUNS = {f"{model}-{preset}-0" for model in ("LSTM1", "CNN", "LSTM2") for preset in ("default", "seed")}
-ALL = {"preprocess", *RUNS, "compare", "error_analysis", "report", "render"}
+from project_copy import ALL, RUNS, Project, make_corpus
 
 CAPTION, OTHER_CAPTION = 'caption=\\"The ten test clips with', 'caption=\\"Ten test clips with'
 
 pytestmark = pytest.mark.slow
 
 
-class Project:
-    """A copy of the project with a tiny corpus beside it."""
-
-    def __init__(self, folder: Path, corpus: Path):
-        self.folder, self.corpus = folder, corpus
-        # With compiled kernels and their times, so that nothing is compiled again.
-        for name in ("valence_lib", "notebooks", "workflow"):
-            shutil.copytree(ROOT / name, folder / name)
-        shutil.copy2(ROOT / "requirements.lock", folder)
-        self.report = folder / "reports" / "tiny"
-
-    def valence(self, command: str, *options: str) -> subprocess.CompletedProcess:
-        asked = ["--corpus", str(self.corpus), "--name", "tiny", "--seeds", "1", "--epochs", "2", *options]
-        return subprocess.run(
-            [sys.executable, "-m", "valence_lib", command, *asked],
-            cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": str(self.folder)},
-            capture_output=True,
-            text=True,
-        )
-
-    def build(self, *options: str) -> dict[str, set[str]]:
-        """Build the report; the jobs by how they ended."""
-        finished = self.valence("report", "--jobs", "2", *options)
-        assert finished.returncode == 0, finished.stdout + finished.stderr
-        outcomes: dict[str, set[str]] = {}
-        for job, outcome in re.findall(r"^\[ *\d+/\d+\] (\S+) +(.+)$", finished.stdout, re.M):
-            outcomes.setdefault(outcome, set()).add(job)
-        return outcomes
-
-    def plan(self, *options: str) -> dict[str, str]:
-        said = self.valence("plan", *options).stdout.splitlines()
-        return {job: why for job, why in (line.split(maxsplit=1) for line in said) if why != "up to date"}
-
-    def edit(self, name: str, old: str, new: str) -> None:
-        path = self.folder / name
-        text = path.read_text(encoding="utf-8")
-        assert text.count(old) == 1, f"{name} holds {old!r} {text.count(old)} times"
-        path.write_text(text.replace(old, new), encoding="utf-8")
-
-    def artefacts(self) -> dict[str, bytes]:
-        """Everything that a build leaves, but for logs, what was measured, and the request."""
-        return {
-            path.relative_to(self.report).as_posix(): path.read_bytes()
-            for path in sorted(self.report.rglob("*"))
-            if path.is_file()
-            and not any(part.startswith(".") for part in path.relative_to(self.report).parts)
-            and "logs" not in path.relative_to(self.report).parts
-            and path.name not in ("seconds.json", "request.json")
-        }
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Project:
-    from toy import tone
-
     folder = tmp_path_factory.mktemp("graph")
-    corpus = folder / "clips"
-    corpus.mkdir()
-    import soundfile
-
-    rows = ["file,valence,speaker"]
-    for number in range(40):
-        valence = 1 + number % 5
-        soundfile.write(corpus / f"{number:02}.wav", tone(valence, 0.5 + 0.01 * number, number), 8000)
-        rows.append(f"{number:02}.wav,{valence},S{number % 8}")
-    (corpus / "labels.csv").write_text("\n".join(rows) + "\n")
-    return Project(folder / "project", corpus)
+    return Project(folder / "project", make_corpus(folder / "clips"))
 
 
 def test_a_build_does_what_is_stale_and_nothing_else(project):

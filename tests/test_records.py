@@ -132,7 +132,7 @@ def test_the_archive_keeps_what_was_used_last(report, record, monkeypatch):
 
 @pytest.fixture
 def request_file(report, record):
-    write_json(report / "request.json", {"jobs": {"compare": {"main": "results.json", "made_of": MADE_OF}}})
+    write_json(report / "request.json", {"jobs": {"compare": {"job": {}, "made_of": MADE_OF}}})
     (report.parent.parent / "notebooks").mkdir()
     source = report.parent.parent / "notebooks" / "x.bib"
     source.write_text("read")

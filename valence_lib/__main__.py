@@ -5,6 +5,7 @@ Heavy libraries are imported by the command that needs them, so that `valence --
 
 import argparse
 import csv
+import errno
 import math
 import os
 import sys
@@ -31,6 +32,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValenceError as error:
         print(f"valence: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("valence: stopped; what was finished is kept, and the same command goes on.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        print(f"valence: {error}. {_DISK_ERRORS[error.errno]}", file=sys.stderr)
+        return 1
+
+
+# What a disk says, and how to mend it; whatever was there before is whole.
+_DISK_ERRORS = {
+    errno.ENOSPC: "The disk is full: free some space and start again; what was finished is kept.",
+    errno.EDQUOT: "Your quota is used up: free some space and start again; what was finished is kept.",
+    errno.EROFS: "That place can only be read: make it writable, or work in a copy of the project.",
+    errno.EACCES: "You may not write there: change the permissions, or work in a copy of the project.",
+}
 
 
 def _parser() -> argparse.ArgumentParser:

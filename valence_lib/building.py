@@ -14,7 +14,7 @@ from typing import Any
 
 from valence_lib import records, slurm
 from valence_lib.errors import LackOfMemoryError, RunError, SettingsError, ValenceError, unknown_name
-from valence_lib.files import digest_of, digest_of_tree, remove_partial, write_json
+from valence_lib.files import digest_of, digest_of_tree, remove_orphans, write_json
 from valence_lib.jobs import CORPUS_LINK, Job, Request, corpus_seen_from_project, project_root
 from valence_lib.progress import JobProgress, Progress, failed_for_good
 from valence_lib.provenance import environment
@@ -66,7 +66,7 @@ def build_report(
     with _only_build(folder):
         slurm.end_jobs(folder)
         _wait_for_orphans(folder)
-        remove_partial(folder)
+        remove_orphans(folder.parent)
         steps = _steps(request, root)
         config = folder / "request.json"
         write_json(config, _request_file(request, steps, root, time_limit))
@@ -113,6 +113,10 @@ def build_report(
                 preexec_fn=end_with_parent,
             )
     if finished.returncode == 0:
+        measured = folder / records.MEASURED
+        seconds = json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else {}
+        for name, value in seconds.items():
+            print(f"{name}: {value:.0f} s a training")
         print(_where(folder))
     elif "failed" not in progress.outcomes.values():
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -195,7 +199,7 @@ def _request_file(
         "corpus": corpus_seen_from_project(request.corpus, root),
         "runs": request.runs(),
         "time_limit": time_limit,
-        "jobs": {job.name: {"main": job.main, "made_of": job.made_of(root)} for job in steps},
+        "jobs": {job.name: {"job": asdict(job), "made_of": job.made_of(root)} for job in steps},
     }
 
 
@@ -292,20 +296,20 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
     if said := failed_for_good(folder / LOGS_FOLDER, name):
         raise RunError(f"{name} has failed in this build, and would again: {said}")
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    made_of, main = request["jobs"][name]["made_of"], folder / request["jobs"][name]["main"]
+    job, made_of = Job(**request["jobs"][name]["job"]), request["jobs"][name]["made_of"]
+    main, program = folder / job.main, root / job.program
     progress = JobProgress(folder / LOGS_FOLDER, name)
     progress.tell(begins=True)
     try:
         with held_while_running(folder / HELD_BY_NOTEBOOKS):
             digests = {os.path.relpath(path.resolve(), root): digest_of(path) for path in reads}
             record, outcome = _find(folder, name, made_of, digests, leaves)
-            program = root / made_of["program"]
             if record is None:
                 outcome = "executed"
                 _execute(program, main, made_of["parameters"], progress, request["time_limit"])
                 names = records.files_left(folder, leaves)
                 record = Record(made_of, digests, records.digests_of(folder, names), environment())
-                _check_unchanged(folder, program, made_of, root)
+                _check_unchanged(folder, job, made_of, root)
                 records.keep(folder, record, names)
             elif made_of["text"] != record.made_of["text"]:
                 write_notebook(main, retold(read_notebook(main), program))
@@ -313,13 +317,12 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
                 record = replace(record, made_of=made_of, leaves=left)
             main.with_suffix(".failed.ipynb").unlink(missing_ok=True)
             record.save(record_path(folder, name))
-    except (ValenceError, OSError) as error:
-        progress.log(str(error))
-        own = isinstance(error, ValenceError) and not isinstance(error, LackOfMemoryError)
-        progress.tell(ended="failed", message=str(error), for_good=own)
-        raise
     except BaseException as error:
-        progress.tell(ended="failed", message=repr(error))
+        said = str(error) if isinstance(error, ValenceError | OSError) else repr(error)
+        progress.log(said)
+        # Once more, it would fail again; what lacked memory, or a disk that is full, need not.
+        for_good = isinstance(error, ValenceError) and not isinstance(error, LackOfMemoryError)
+        progress.tell(ended="failed", message=said, for_good=for_good)
         raise
     progress.tell(ended=outcome)
 
@@ -353,18 +356,19 @@ def _execute(
     render_report(folder / "notebooks" / "5_report.ipynb", main, folder / "report.pdf")
 
 
-def _check_unchanged(folder: Path, program: Path, made_of: Any, root: Path) -> None:
-    """Nothing that ran may have changed since the build began: its results would be kept under a wrong key.
+def _check_unchanged(folder: Path, job: Job, made_of: Any, root: Path) -> None:
+    """No code that ran may have changed since the build began: its results would be kept under a wrong key.
 
     Raises:
         RunError: a file of the project did.
     """
     began = (folder / "request.json").stat().st_mtime_ns
-    files = [program, *(root / name for name in (*made_of["modules"], *made_of["data"]))]
-    if edited := [str(path.relative_to(root)) for path in files if path.stat().st_mtime_ns > began]:
+    files = (job.program, *made_of["modules"], *made_of["data"])
+    edited = [name for name in files if (root / name).stat().st_mtime_ns > began]
+    if edited and (changed := _differences(made_of, job.made_of(root))):
         raise RunError(
-            f"{', '.join(edited)} changed while it was in use, so that it is not known what the results were made "
-            "of. Run `make report` again."
+            f"{', '.join(edited)} changed while it was in use ({'; '.join(changed)}), so that it is not known what "
+            "the results were made of. Run `make report` again."
         )
 
 

@@ -3,9 +3,13 @@
 import hashlib
 import json
 import os
+import platform
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 
@@ -14,10 +18,11 @@ def written_whole(destination: Path) -> Iterator[Path]:
     """A temporary path beside `destination`, which takes its place once the block has ended well.
 
     The folder is made. Where the block raises, the temporary file goes and what stood at `destination` stays.
-    The temporary name is hidden and holds the process's number, so that two processes may write the same file.
+    The temporary name is hidden and holds the machine's name and the process's number, so that two processes may
+    write the same file, and `remove_orphans` knows whose it was.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = destination.with_name(f".{destination.stem}.{os.getpid()}.partial{destination.suffix}")
+    temporary = temporary_name(destination)
     try:
         yield temporary
         temporary.replace(destination)
@@ -25,10 +30,45 @@ def written_whole(destination: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove what `written_whole` left below a folder in which nothing is being written, after a kill or a lost disk."""
+def temporary_name(destination: Path) -> Path:
+    """A hidden name beside `destination` for what this process is making there."""
+    owner = f"{platform.node()}.{os.getpid()}"
+    return destination.with_name(f".{destination.stem}.{owner}.partial{destination.suffix}")
+
+
+def temporary_folder() -> TemporaryDirectory:
+    """A folder of the system's for the time of a block, for sockets and the like."""
+    return TemporaryDirectory(prefix=f"valence-{os.getpid()}-")
+
+
+def remove_orphans(folder: Path) -> None:
+    """Remove what processes of this machine that were killed have left half made below a folder and in `temporary_folder`s."""
+    here = re.compile(rf"\.{re.escape(platform.node())}\.(\d+)\.partial")
     for path in folder.rglob(".*.partial*"):
-        with suppress(OSError):
+        owner = here.search(path.name)
+        if owner and not _is_alive(int(owner[1])):
+            _remove(path)
+    for path in Path(gettempdir()).glob("valence-*-*"):
+        number = path.name.split("-")[1]
+        if number.isdigit() and not _is_alive(int(number)):
+            _remove(path)
+
+
+def _is_alive(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # another user's, or gone by now
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
             path.unlink()
 
 

@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
@@ -20,7 +19,7 @@ from nbformat import NotebookNode
 
 from valence_lib.cells import check_parameters, code_of, read_cells
 from valence_lib.errors import LackOfMemoryError, NotebookError, WorkerError
-from valence_lib.files import written_whole
+from valence_lib.files import temporary_folder, temporary_name, written_whole
 from valence_lib.progress import Watcher
 from valence_lib.warm_start import ONE_THREAD, ForkedKernel
 
@@ -64,19 +63,25 @@ def run_notebook(
     told = _Told(watcher or Watcher(), code_of(notebook))
     deadline = None if time_limit is None else time.monotonic() + time_limit
     failed = destination.with_suffix(".failed.ipynb")
-    partial = destination.with_name(f".{destination.stem}.{os.getpid()}.partial.ipynb")
+    partial = temporary_name(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     try:
         # Sockets in a folder of their own: kernels that start side by side race neither for a port nor, as they
         # would for the default name in the working directory, for a socket.
-        with TemporaryDirectory(prefix="valence-") as sockets:
+        with temporary_folder() as sockets:
             executed = papermill.execute_notebook(
                 str(notebook),
                 str(partial),
                 parameters=dict(parameters),
                 cwd=str(notebook.parent),
                 progress_bar=False,
-                config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
+                config=Config(
+                    KernelManager={
+                        "transport": "ipc",
+                        "ip": f"{sockets}/kernel",
+                        "connection_file": f"{sockets}/kernel.json",
+                    }
+                ),
                 # A kernel that is shut down says so as an error; what matters of it is in the notebook.
                 extra_arguments=["--log-level=CRITICAL"],
                 kernel_manager_class=_WarmKernelManager,

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -48,13 +48,17 @@ class JobProgress(Watcher):
         self._log = (logs / f"{job}.log").open("w", encoding="utf-8", buffering=1)
 
     def tell(self, **what: Any) -> None:
-        """Add a line to the build's progress."""
-        with self._path.open("a", encoding="utf-8") as file:
+        """Add a line to the build's progress; a full disk is no reason to end here."""
+        with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"job": self._job, **what}) + "\n")
 
     def log(self, text: str) -> None:
         """Add a line to the job's own log."""
-        self._log.write(text + "\n")
+        self._write(text + "\n")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):
+            self._log.write(text)
 
     def cell_begins(self, number: int, cells: int) -> None:
         """See `Watcher`."""
@@ -63,7 +67,7 @@ class JobProgress(Watcher):
 
     def said(self, text: str) -> None:
         """See `Watcher`; lines that count epochs are told to the build too."""
-        self._log.write(text)
+        self._write(text)
         for epoch, epochs in _EPOCH.findall(text)[-1:]:
             self.tell(epoch=int(epoch), epochs=int(epochs))
 

@@ -12,11 +12,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 from valence_lib.errors import RunError
-from valence_lib.files import digest_of, write_json, written_whole
+from valence_lib.files import digest_of, temporary_name, write_json, written_whole
 from valence_lib.provenance import digest_of_content
 
 RECORDS_FOLDER = "provenance"
@@ -122,13 +121,13 @@ def keep(report: Path, record: Record, names: Iterable[str]) -> None:
     archive.mkdir(exist_ok=True)
     if (archive / record.key).is_dir():
         return
-    making = Path(mkdtemp(prefix=".making-", dir=archive))
+    making = temporary_name(archive / record.key)
+    making.mkdir()
     try:
         for name in names:
             (making / "files" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(report / name, making / "files" / name)
         record.save(making / "record.json")
-        making.chmod(0o755)
         with suppress(OSError):  # another build has put it there meanwhile
             making.rename(archive / record.key)
         _forget_longest_unused(archive)
