@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import slurm_cluster
+import yaml
 
 from valence_lib import slurm
 from valence_lib.errors import LackOfMemoryError, NotebookError, RunError
@@ -140,6 +141,24 @@ def test_a_notebook_that_lacked_memory_is_told_from_one_with_an_error(tmp_path, 
     with pytest.raises(NotebookError) as caught:
         run_notebook(notebook, tmp_path / "executed.ipynb", {})
     assert isinstance(caught.value, LackOfMemoryError) == lacked
+
+
+def test_without_slurm_it_is_said_what_is_absent(monkeypatch):
+    monkeypatch.setattr(slurm_cluster, "PROGRAMS", ("sh", "slurm-that-is-not-there"))
+    with (
+        pytest.raises(slurm_cluster.NoSlurm, match="there is no slurm-that-is-not-there here"),
+        slurm_cluster.running(),
+    ):
+        pass
+
+
+def test_the_shipped_profile_is_one_for_slurm():
+    settings = yaml.safe_load((ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text())
+    assert settings["executor"] == "slurm"
+    # What its page says about them.
+    page = (ROOT / "workflow" / "profiles" / "slurm" / "README.md").read_text()
+    assert f"| `jobs` | {settings['jobs']} |" in page
+    assert f"| `retries` | {settings['retries']} times," in page
 
 
 # On a cluster
