@@ -36,7 +36,7 @@ RUN := $(if $(JOBS),--jobs=$(JOBS)) $(if $(TIME_LIMIT),--time-limit=$(TIME_LIMIT
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install report sweep plan check explore test slow bench bench-quick lint notebooks nbval-across verify verify-across clean
+.PHONY: help install report sweep plan check explore test slow test-slurm bench bench-quick lint notebooks nbval-across verify verify-across clean
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,12 +78,21 @@ NBVAL := -p nbval_teeth --nbval --nbval-sanitize-with "$(CURDIR)/tests/nbval.cfg
 ACROSS := reports/.across
 
 test: $(INSTALLED) ## the tests, then the committed notebooks with nbval
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
+	$(BIN)/python -m pytest -m "not slow and not slurm" --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
 	$(BIN)/valence report $(SMALL)
 	PYTHONPATH=tests$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python -m pytest $(NBVAL) $(COMMITTED)
 
 slow: $(INSTALLED) ## the slower tests: whole builds, edited, killed at random moments, on full disks
 	$(BIN)/python -m pytest -m slow -s tests
+
+# Debian's packages; where they cannot be installed, the tests say that they are skipped.
+HAS_SLURM = PATH="$$PATH:/usr/sbin" && command -v munged slurmctld slurmd sbatch >/dev/null
+AS_ROOT = $$([ "$$(id -u)" = 0 ] || echo sudo -n)
+
+test-slurm: $(INSTALLED) ## reports made by a real Slurm cluster on this machine, disturbed and resumed
+	@$(HAS_SLURM) || { $(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -qq --no-install-recommends slurm-wlm munge >/dev/null; } \
+	  || echo "Slurm is not installed, and could not be: that takes root, or sudo without a password, on Debian or Ubuntu."
+	$(BIN)/python -m pytest -m slurm -s -rs tests/test_slurm.py
 
 bench: $(INSTALLED) ## measure every stage beside the ways used now; renews benchmarks/results.json and the README's table
 	$(BIN)/python -m benchmarks

@@ -43,7 +43,7 @@ ORDER = [
     ),
     *("figures", "architecture"),
     *("tables", "report", "sentences", "rendering", "exploring", "warm_start", "progress", "notebooks"),
-    *("jobs", "building", "verifying"),
+    *("jobs", "slurm", "building", "verifying"),
     "__main__",
 ]
 # The models' modules are rooms of one floor: they import from rows above "models", and not from each other.

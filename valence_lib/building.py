@@ -7,22 +7,23 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from valence_lib import records
-from valence_lib.errors import RunError, SettingsError, ValenceError, unknown_name
+from valence_lib import records, slurm
+from valence_lib.errors import LackOfMemoryError, RunError, SettingsError, ValenceError, unknown_name
 from valence_lib.files import digest_of, digest_of_tree, remove_orphans, write_json
 from valence_lib.jobs import CORPUS_LINK, Job, Request, corpus_seen_from_project, project_root
-from valence_lib.progress import JobProgress, Progress
+from valence_lib.progress import JobProgress, Progress, failed_for_good
 from valence_lib.provenance import environment
 from valence_lib.records import FEATURES_FOLDER, Record, load_record, record_path
 from valence_lib.warm_start import end_with_parent, serving
 
 HELD_BY_NOTEBOOKS = ".notebooks-at-work"
 LOGS_FOLDER = "logs"
+REQUEST_FILE = "request.json"
 # What the notebooks and the page take seconds to import. Not `training` and `inspection`, whose progress bars
 # find out at their import whether they are in a notebook, nor seaborn, whose widgets do; scipy.stats is most of it.
 _WARM = (
@@ -64,44 +65,47 @@ def build_report(
     folder = root / "reports" / request.name
     if stop_with_parent:
         end_with_parent()
-    _check_profile(root, profile)
+    settings = _settings_of(root, profile)
     with _only_build(folder):
+        slurm.end_jobs(folder)
         _wait_for_orphans(folder)
         remove_orphans(folder.parent)
         steps = _steps(request, root)
         if workers:
             steps = [step for step in steps if step.name == "preprocess"] + list(workers)
-        config = folder / "request.json"
-        write_json(config, _request_file(request, steps, root, time_limit))
+        write_json(folder / REQUEST_FILE, _request_file(request, steps, root, time_limit))
         stale = {name: why for name, why in plan(folder, steps, root).items() if why}
         if not stale:
             print(f"Nothing is stale: {_outcome(folder, workers)}")
             return 0
-        targets = [os.path.relpath(record_path(folder, worker.name), root) for worker in workers]
-        command = [sys.executable, "-m", "snakemake", *targets]
-        command += ["--snakefile", str(root / "workflow" / "Snakefile")]
-        command += ["--directory", str(root), "--configfile", str(config)]
-        # Whether a job is stale is found by content, in `plan`; to Snakemake, its record is what it makes.
-        forced = [os.path.relpath(record_path(folder, name), root) for name in stale]
-        command += ["--rerun-triggers", "input", "--forcerun", *forced]
-        # Records appear whole or not at all, and the lock above is freed by the system also after a kill.
-        command += ["--nolock", "--rerun-incomplete", "--keep-going"]
+        on_slurm = settings.get("executor") == "slurm"
+        command = _snakemake(root, folder, list(stale), workers)
         if profile:
-            command += ["--workflow-profile", str(root / "workflow" / "profiles" / profile)]
+            command += ["--workflow-profile", str(_profiles(root) / profile)]
+            jobs = settings.get("jobs", jobs)
         else:
             command += ["--cores", str(jobs)]
+        log = folder / LOGS_FOLDER / "snakemake.log"
+        if on_slurm:
+            prefix = slurm.job_prefix(folder)
+            command += ["--slurm-jobname-prefix", prefix, "--slurm-logdir", str(log.parent / "slurm")]
+            print(f"The jobs on Slurm are named {prefix}_...", flush=True)
         # A job that is not stale itself runs where one before it does, and then looks whether it has to do anything.
         may_run = [job for job in steps if job.name in stale]
         kinds = [" ".join((job.program, *job.models)) for job in may_run]
         progress = Progress([job.name for job in may_run], kinds, jobs)
-        log = folder / LOGS_FOLDER / "snakemake.log"
-        # On a cluster, other machines do the work.
-        warm: AbstractContextManager[dict[str, str]] = nullcontext({}) if profile else serving(_WARM, root)
-        with progress.following(log.parent), log.open("wb") as file, warm as found:
+        with ExitStack() as stack:
+            environment_of_jobs: dict[str, str] = {}
+            if on_slurm:
+                environment_of_jobs = stack.enter_context(slurm.submitting(folder))
+            elif not profile:
+                environment_of_jobs = stack.enter_context(serving(_WARM, root))
+            stack.enter_context(progress.following(log.parent))
+            file = stack.enter_context(log.open("wb"))
             finished = subprocess.run(
                 command,
                 check=False,
-                env=os.environ | found,
+                env=os.environ | environment_of_jobs,
                 stdout=file,
                 stderr=file,
                 preexec_fn=end_with_parent,
@@ -111,23 +115,44 @@ def build_report(
     # A worker ends well only once the study's budget is spent, so that of several one is enough.
     spent = any(progress.outcomes.get(worker.name, "failed") != "failed" for worker in workers)
     if finished.returncode == 0 or spent:
-        measured = folder / records.MEASURED
-        seconds = (
-            json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() and not workers else {}
-        )
-        for name, value in seconds.items():
-            print(f"{name}: {value:.0f} s a training")
+        if not workers:
+            _tell_seconds(folder / records.MEASURED)
         print(_outcome(folder, workers))
         return 0
+    _tell_failure(progress, log, "sweep" if workers else "report")
+    return finished.returncode
+
+
+def _snakemake(root: Path, folder: Path, stale: Sequence[str], workers: Sequence[Job]) -> list[str]:
+    """The command that runs the stale jobs of a report and those after them, wherever."""
+    targets = [os.path.relpath(record_path(folder, worker.name), root) for worker in workers]
+    command = [sys.executable, "-m", "snakemake", *targets]
+    command += ["--snakefile", str(root / "workflow" / "Snakefile")]
+    command += ["--directory", str(root), "--configfile", str(folder / REQUEST_FILE)]
+    # Whether a job is stale is found by content, in `plan`; to Snakemake, its record is what it makes.
+    forced = [os.path.relpath(record_path(folder, name), root) for name in stale]
+    command += ["--rerun-triggers", "input", "--forcerun", *forced]
+    # Records appear whole or not at all, and the build's lock is freed by the system also after a kill.
+    return [*command, "--nolock", "--rerun-incomplete", "--keep-going"]
+
+
+def _tell_seconds(measured: Path) -> None:
+    if measured.is_file():
+        for name, seconds in json.loads(measured.read_text(encoding="utf-8")).items():
+            print(f"{name}: {seconds:.0f} s a training")
+
+
+def _tell_failure(progress: Progress, log: Path, what: str) -> None:
     if "failed" not in progress.outcomes.values():
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
         print("\n".join(said[-15:]), file=sys.stderr)
-    what = "sweep" if workers else "report"
+    if progress.silent:
+        silent = ", ".join(progress.silent)
+        print(f"Ended without a word, as jobs do that are ended from outside: {silent}", file=sys.stderr)
     print(
         f"The {what} is not finished; what was, is kept, and `make {what}` goes on. Logs: {_seen(log.parent)}",
         file=sys.stderr,
     )
-    return finished.returncode
 
 
 def show_plan(request: Request) -> int:
@@ -158,10 +183,28 @@ def _seen(path: Path) -> str:
     return os.path.relpath(path)
 
 
-def _check_profile(root: Path, profile: str | None) -> None:
-    known = [path.parent.name for path in (root / "workflow" / "profiles").glob("*/config.yaml")]
-    if profile is not None and profile not in known:
+def _profiles(root: Path) -> Path:
+    return root / "workflow" / "profiles"
+
+
+def _settings_of(root: Path, profile: str | None) -> dict[str, Any]:
+    """What a profile says; nothing where there is none."""
+    if profile is None:
+        return {}
+    known = {path.parent.name: path for path in _profiles(root).glob("*/config.yaml")}
+    if profile not in known:
         raise SettingsError(unknown_name("profile", profile, known))
+    import yaml
+
+    try:
+        settings = yaml.safe_load(known[profile].read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{_seen(known[profile])} is no YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise SettingsError(
+            f"{_seen(known[profile])} holds no settings; expected lines such as `executor: slurm`."
+        )
+    return settings
 
 
 def _steps(request: Request, root: Path) -> list[Job]:
@@ -276,7 +319,10 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
     from valence_lib.notebooks import read_notebook, retold, write_notebook
 
     root = folder.resolve().parent.parent
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    slurm.check_build(folder)
+    if said := failed_for_good(folder / LOGS_FOLDER, name):
+        raise RunError(f"{name} has failed in this build, and would again: {said}")
+    request = json.loads((folder / REQUEST_FILE).read_text(encoding="utf-8"))
     job, made_of = Job(**request["jobs"][name]["job"]), request["jobs"][name]["made_of"]
     main, program = folder / job.main, root / job.program
     progress = JobProgress(folder / LOGS_FOLDER, name)
@@ -301,7 +347,9 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
     except BaseException as error:
         said = str(error) if isinstance(error, ValenceError | OSError) else repr(error)
         progress.log(said)
-        progress.tell(ended="failed", message=said)
+        # Once more, it would fail again; what lacked memory, or a disk that is full, need not.
+        for_good = isinstance(error, ValenceError) and not isinstance(error, LackOfMemoryError)
+        progress.tell(ended="failed", message=said, for_good=for_good)
         raise
     progress.tell(ended=outcome)
 
@@ -341,7 +389,7 @@ def _check_unchanged(folder: Path, job: Job, made_of: Any, root: Path) -> None:
     Raises:
         RunError: a file of the project did.
     """
-    began = (folder / "request.json").stat().st_mtime_ns
+    began = (folder / REQUEST_FILE).stat().st_mtime_ns
     files = (job.program, *made_of["modules"], *made_of["data"])
     edited = [name for name in files if (root / name).stat().st_mtime_ns > began]
     if edited and (changed := _differences(made_of, job.made_of(root))):
@@ -387,6 +435,6 @@ def _wait_for_orphans(folder: Path) -> None:
 @contextmanager
 def held_while_running(path: Path) -> Iterator[None]:
     """Let builds that come after a kill wait for the notebook that runs in this block."""
-    with path.open("a") as held:
+    with path.open("a+") as held:  # a network file system lets only readers share a lock
         fcntl.flock(held, fcntl.LOCK_SH)
         yield

@@ -18,7 +18,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbformat import NotebookNode
 
 from valence_lib.cells import check_parameters, code_of, read_cells
-from valence_lib.errors import NotebookError
+from valence_lib.errors import LackOfMemoryError, NotebookError, WorkerError
 from valence_lib.files import temporary_folder, temporary_name, written_whole
 from valence_lib.progress import Watcher
 from valence_lib.warm_start import ONE_THREAD, ForkedKernel
@@ -99,7 +99,8 @@ def run_notebook(
     except papermill.PapermillExecutionError as error:
         _keep_failed(partial, failed)
         trace = "\n".join(_ANSI.sub("", "\n".join(error.traceback)).splitlines()[-_TRACEBACK_LINES:])
-        raise NotebookError(
+        lacked = error.ename in (MemoryError.__name__, WorkerError.__name__)
+        raise (LackOfMemoryError if lacked else NotebookError)(
             f"{notebook.name} failed in cell [{error.exec_count}]:\n{trace}\nOpen it with: jupyter lab {failed}"
         ) from error
     except CellTimeoutError as error:
@@ -110,7 +111,7 @@ def run_notebook(
         ) from error
     except DeadKernelError as error:
         _keep_failed(partial, failed)
-        raise NotebookError(
+        raise LackOfMemoryError(
             f"the kernel of {notebook.name} died in code cell {told.number} of {told.cells}. One that dies without a "
             "word was most often killed by the system because memory ran out: run fewer at a time (JOBS=1), or "
             f"give it more memory. The notebook as far as it came: {failed}"

@@ -75,6 +75,28 @@ class JobProgress(Watcher):
             self.tell(epoch=int(epoch), epochs=int(epochs))
 
 
+def failed_for_good(logs: Path, job: str) -> str | None:
+    """With what message a job has failed in this build so that it would fail again; None where it has not.
+
+    A cluster may be told to try failed jobs again, which helps those that lacked memory, but not a notebook with an error.
+    """
+    try:
+        lines = (logs / PROGRESS_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    events = [event for event in map(_read, lines) if event and event["job"] == job and event.get("for_good")]
+    return events[-1].get("message", "") if events else None
+
+
+def _read(line: str) -> dict[str, Any] | None:
+    """What a line tells; None where it is damaged, since two machines wrote at once."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "job" in event else None
+
+
 @dataclass
 class _State:
     """What is known of a job that has begun."""
@@ -143,6 +165,11 @@ class Progress:
                 flush=True,
             )
 
+    @property
+    def silent(self) -> list[str]:
+        """Jobs that have begun, and neither ended well nor told why they failed."""
+        return list(self._running)
+
     def seconds_left(self, now: float) -> float | None:
         """A guess from the jobs that have ended; None as long as there is nothing to guess from."""
         if not self._seconds:
@@ -197,17 +224,13 @@ class Progress:
             self._clear()
 
     def _follow(self, path: Path, over: threading.Event) -> None:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8", errors="replace") as file:
             rest = ""
             while True:
                 last = over.is_set()  # seen before the last look, which then misses nothing
                 rest += file.read()
                 *lines, rest = rest.split("\n")
-                for line in lines:
-                    try:
-                        event = json.loads(line)
-                    except ValueError:
-                        continue  # two machines wrote at once: the next line counts
+                for event in filter(None, map(_read, lines)):
                     self.take(event, time.monotonic())
                 if last:
                     return
