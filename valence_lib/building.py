@@ -15,7 +15,7 @@ from typing import Any
 from valence_lib import records, slurm
 from valence_lib.errors import LackOfMemoryError, RunError, SettingsError, ValenceError, unknown_name
 from valence_lib.files import digest_of, digest_of_tree, remove_orphans, write_json
-from valence_lib.jobs import CORPUS_LINK, Job, Request, corpus_seen_from_project, project_root
+from valence_lib.jobs import CORPUS_LINK, REQUEST_FILE, Job, Request, corpus_seen_from_project, project_root
 from valence_lib.progress import JobProgress, Progress, failed_for_good
 from valence_lib.provenance import environment
 from valence_lib.records import FEATURES_FOLDER, Record, load_record, record_path
@@ -23,7 +23,6 @@ from valence_lib.warm_start import end_with_parent, serving
 
 HELD_BY_NOTEBOOKS = ".notebooks-at-work"
 LOGS_FOLDER = "logs"
-REQUEST_FILE = "request.json"
 # What the notebooks and the page take seconds to import. Not `training` and `inspection`, whose progress bars
 # find out at their import whether they are in a notebook, nor seaborn, whose widgets do; scipy.stats is most of it.
 _WARM = (

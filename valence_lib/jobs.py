@@ -27,6 +27,7 @@ from valence_lib.provenance import (
 from valence_lib.registry import MODELS, PRESETS, model_entry, training_settings
 from valence_lib.settings import CorpusSettings
 
+REQUEST_FILE = "request.json"  # in the report's folder: what Snakemake, the jobs and `valence verify` read
 CORPUS_LINK = "corpus"  # in the report's folder: so that notebooks name the corpus alike wherever it lies
 # Part of what every job is made of: raise it when the program that runs notebooks changes what they look like.
 _FORMAT = 1
@@ -308,7 +309,7 @@ def default_name(corpus: str) -> str:
     stem = path.stem if path.suffix in (".pkl", ".pickle") else path.name
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "report"
     root = project_root()
-    earlier = root / "reports" / name / "request.json"
+    earlier = root / "reports" / name / REQUEST_FILE
     before = json.loads(earlier.read_text(encoding="utf-8"))["corpus"] if earlier.is_file() else None
     if before not in (None, corpus_seen_from_project(corpus, root)):
         raise RunError(

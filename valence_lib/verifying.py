@@ -6,6 +6,7 @@ from pathlib import Path
 
 from valence_lib.errors import RunError
 from valence_lib.files import digest_of
+from valence_lib.jobs import REQUEST_FILE
 from valence_lib.records import load_record, record_path
 
 
@@ -21,7 +22,7 @@ def verify_report(report: Path) -> int:
         RunError: the folder is no report.
     """
     try:
-        request = json.loads((report / "request.json").read_text(encoding="utf-8"))
+        request = json.loads((report / REQUEST_FILE).read_text(encoding="utf-8"))
         jobs = {name: job["made_of"] for name, job in request["jobs"].items()}
     except (OSError, ValueError, KeyError) as error:
         raise RunError(
