@@ -13,9 +13,10 @@ JOBS ?=
 TIME_LIMIT ?=
 PROFILE ?=
 BUDGET ?= 20
+TUNED ?=
 
 # A misspelt variable would silently do nothing.
-VARIABLES := PYTHON CORPUS NAME PRESET SEED SEEDS EPOCHS PRECISION RANGE JOBS TIME_LIMIT PROFILE BUDGET
+VARIABLES := PYTHON CORPUS NAME PRESET SEED SEEDS EPOCHS PRECISION RANGE JOBS TIME_LIMIT PROFILE BUDGET TUNED
 GIVEN := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN := $(filter-out $(VARIABLES),$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -27,19 +28,19 @@ endif
 BIN := .venv/bin
 INSTALLED := .venv/installed
 # Through the environment, so that a path may hold any character.
-export CORPUS NAME PRESET SEED SEEDS EPOCHS PRECISION RANGE
-ASKED := --corpus="$$CORPUS" --preset="$$PRESET" --seed="$$SEED" --seeds="$$SEEDS" --epochs="$$EPOCHS" --precision="$$PRECISION" --range="$$RANGE" \
-         $(if $(NAME),--name="$$NAME")
+export CORPUS NAME PRESET SEED SEEDS EPOCHS PRECISION RANGE BUDGET
+ON := --corpus="$$CORPUS" --seed="$$SEED" --epochs="$$EPOCHS" --range="$$RANGE" $(if $(NAME),--name="$$NAME")
+ASKED := $(ON) --preset="$$PRESET" --seeds="$$SEEDS" --precision="$$PRECISION" $(if $(filter-out no,$(TUNED)),--tuned)
 RUN := $(if $(JOBS),--jobs=$(JOBS)) $(if $(TIME_LIMIT),--time-limit=$(TIME_LIMIT)) $(if $(PROFILE),--profile=$(PROFILE))
 # One thread a process: jobs run side by side, and sums come out the same every time.
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install report plan check explore test slow test-slurm bench bench-quick lint notebooks nbval-across verify verify-across clean
+.PHONY: help install report sweep plan check explore test slow test-slurm bench bench-quick lint notebooks nbval-across verify verify-across clean
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables of report: CORPUS=$(CORPUS) NAME=(after the corpus) PRESET=$(PRESET) SEED=$(SEED) SEEDS=$(SEEDS) EPOCHS=$(EPOCHS) PRECISION=$(PRECISION) RANGE=$(RANGE) JOBS=(all cores) TIME_LIMIT=(seconds a notebook, none) PROFILE=(of workflow/profiles, none)"
+	@echo "Variables of report: CORPUS=$(CORPUS) NAME=(after the corpus) PRESET=$(PRESET) SEED=$(SEED) SEEDS=$(SEEDS) EPOCHS=$(EPOCHS) PRECISION=$(PRECISION) RANGE=$(RANGE) JOBS=(all cores) TIME_LIMIT=(seconds a notebook, none) PROFILE=(of workflow/profiles, none) TUNED=(yes: a row for what sweep found best; no). Of sweep also: BUDGET=$(BUDGET) (trials, or 10min)"
 
 # The stamp comes last, so that a cut-off installation is done again.
 $(INSTALLED): requirements.lock pyproject.toml
@@ -56,6 +57,9 @@ install: $(INSTALLED) ## make .venv and install the pinned packages
 
 report: $(INSTALLED) ## corpus -> trained models, tables, figures and the report, in reports/NAME
 	@exec $(BIN)/valence report --stop-with-parent $(ASKED) $(RUN)
+
+sweep: $(INSTALLED) ## tune hyperparameters within BUDGET; `make report TUNED=yes` then reports what was best
+	@exec $(BIN)/valence sweep --stop-with-parent $(ON) --budget="$$BUDGET" $(RUN)
 
 plan: $(INSTALLED) ## what `make report` would run now, and why
 	@$(BIN)/valence plan $(ASKED)

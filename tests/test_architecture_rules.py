@@ -37,6 +37,7 @@ ORDER = [
         "runs",
         "predicting",
         "training",
+        "sweeping",
         "metrics",
         "evaluation",
     ),
@@ -134,7 +135,18 @@ def test_no_file_holds_a_path_of_one_machine(path):
     assert not [place for place in ("/home/", "/Users/", "/work/", "C:\\") if place in text]
 
 
-HEAVY = ("torch", "librosa", "numba", "matplotlib", "pandas", "scipy", "sklearn", "papermill", "soundfile")
+HEAVY = (
+    "torch",
+    "librosa",
+    "numba",
+    "matplotlib",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "papermill",
+    "soundfile",
+    "optuna",
+)
 
 
 @pytest.mark.parametrize("module", ["valence_lib", "valence_lib.__main__"])
@@ -150,9 +162,10 @@ def test_the_front_door_imports_nothing_heavy(module):
 # What takes long to import, and the notebooks whose import cell needs it at once. What only a page, a run from
 # outside, or one figure needs stands nowhere: it is imported there.
 NEEDED_BY = {
-    "torch": ("2_experiment", "5_report", "explore"),
-    "numba": ("1_preprocess", "2_experiment", "5_report", "explore"),
-    "matplotlib": ("1_preprocess", "2_experiment", "4_error_analysis", "5_report", "explore"),
+    "torch": ("2_experiment", "5_report", "explore", "sweep"),
+    "numba": ("1_preprocess", "2_experiment", "5_report", "explore", "sweep"),
+    "matplotlib": ("1_preprocess", "2_experiment", "4_error_analysis", "5_report", "explore", "sweep"),
+    "optuna": ("sweep",),
 } | dict.fromkeys(
     (
         *("seaborn", "scipy.stats", "sklearn", "librosa", "soundfile", "pybtex"),
@@ -180,7 +193,7 @@ def test_a_notebook_imports_nothing_heavy_that_it_does_not_need(notebook):
 def test_only_models_and_their_users_need_torch():
     found = {path for path in FILES if any(name.split(".")[0] == "torch" for name in _imported(path))}
     assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in found} <= {
-        "batches", "pooling", "recurrence", "models", "runs", "predicting", "training", "architecture",
+        "batches", "pooling", "recurrence", "models", "runs", "predicting", "training", "sweeping", "architecture",
         "provenance",  # asks torch how it computes, and imports it only then
     }  # fmt: skip
 

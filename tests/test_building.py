@@ -21,8 +21,8 @@ import pytest
 from valence_lib import building, jobs, records
 from valence_lib.building import build_report, held_while_running
 from valence_lib.errors import CorpusError, NotebookError, RunError, SettingsError
-from valence_lib.files import digest_of_tree, write_json
-from valence_lib.jobs import Job, Request, default_name, project_root
+from valence_lib.files import digest_of, digest_of_tree, write_json
+from valence_lib.jobs import Job, Request, default_name, load_best, project_root
 from valence_lib.notebooks import run_notebook
 from valence_lib.registry import training_settings
 from valence_lib.warm_start import ONE_THREAD
@@ -150,6 +150,65 @@ def test_a_request_says_what_its_results_depend_on(snakemake, tmp_path, manifest
     assert changed_jobs(first, build(epochs=3)) == {"preprocess", *first["runs"]}
     assert len(snakemake) == 4
     assert snakemake[0][snakemake[0].index("--cores") + 1] == "2"
+
+
+BEST = {"model": "CNN", "changes": {"learning_rate": 0.01, "standardise": "clip"}, "clips": "", "trials": 20}
+
+
+def test_what_a_sweep_found_best_is_one_row_more(snakemake, tmp_path, manifest_folder):
+    def made_of(**changes):
+        request = Request(corpus=str(manifest_folder), name="one", seeds=2, **changes)
+        return {job.name: job.made_of(tmp_path) for job in request.jobs("")}
+
+    before, now = made_of(), made_of(best=BEST)
+    assert now.keys() - before.keys() == {"CNN-tuned-0", "CNN-tuned-1"}
+    # No other training is touched, and the tuned one only by what is trained.
+    assert {name for name in before if now[name] != before[name]} == {"compare"}
+    tuned = training_settings("CNN", "tuned", 1, learning_rate=0.01, standardise="clip")
+    assert now["CNN-tuned-1"]["values"] == {"settings": tuned.to_mapping()}
+    assert now["CNN-tuned-1"]["parameters"]["changes"] == BEST["changes"]
+    assert now["compare"]["parameters"]["tuning"] == BEST
+    longer = made_of(best=BEST | {"trials": 40})
+    assert {name for name in now if now[name] != longer[name]} == {"compare"}
+    other = made_of(best=BEST | {"changes": {"learning_rate": 0.02}})
+    assert {name for name in now if now[name] != other[name]} == {"CNN-tuned-0", "CNN-tuned-1", "compare"}
+
+
+def test_the_best_of_no_sweep_or_of_one_on_other_clips_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "project_root", lambda: tmp_path)
+    with pytest.raises(RunError, match=r"no reports/one/sweep/best\.json; run `make sweep`"):
+        load_best("one")
+    folder = tmp_path / "reports" / "one"
+    for name in ("sweep", "preprocess"):
+        (folder / name).mkdir(parents=True)
+    (folder / "preprocess" / "clips.csv").write_text("id\n")
+    (folder / "sweep" / "best.json").write_text(json.dumps(BEST))
+    with pytest.raises(RunError, match="chosen on other clips, or on another division"):
+        load_best("one")
+    best = BEST | {"clips": digest_of(folder / "preprocess" / "clips.csv")}
+    (folder / "sweep" / "best.json").write_text(json.dumps(best))
+    assert load_best("one") == best
+
+
+def test_the_tuned_preset_is_asked_for_by_its_own_name():
+    with pytest.raises(SettingsError, match=r"PRESET='tuned' .* expected TUNED=yes"):
+        Request(preset="tuned")
+
+
+def test_a_sweep_is_preprocessing_and_its_workers(snakemake, tmp_path, manifest_folder, capsys):
+    request = Request(corpus=str(manifest_folder), name="one")
+    found = BEST | {"trial": 3, "validation_mse": 0.5, "pruned": 2}
+    write_json(tmp_path / "reports" / "one" / "sweep" / "best.json", found)
+    assert build_report(request, 2, workers=request.workers(20, 0.0, 2)) == 0
+    written = json.loads((tmp_path / "reports" / "one" / "request.json").read_text())
+    assert list(written["jobs"]) == ["preprocess", "sweep-1", "sweep-2"]
+    given = written["jobs"]["sweep-2"]["made_of"]["parameters"]
+    assert (given["budget_trials"], given["budget_minutes"], given["worker"]) == (20, 0.0, 2)
+    targets = [word for word in snakemake[0] if word.endswith("provenance/sweep-2.json")]
+    assert len(targets) == 2  # as a target and as one that is stale
+    assert "The tuned preset is the best of 20 trials" in capsys.readouterr().out
+    with pytest.raises(SettingsError, match="JOBS=0 was given; expected how many workers"):
+        request.workers(20, 0.0, 0)
 
 
 def changed_jobs(before, now):

@@ -15,7 +15,7 @@ import torch
 from toy import FEATURES, make_material, tone
 
 import valence_lib
-from valence_lib.__main__ import main, parse_range
+from valence_lib.__main__ import main, parse_budget, parse_range
 from valence_lib.errors import RunError, SettingsError
 from valence_lib.features import log_mel
 from valence_lib.predicting import list_files
@@ -287,6 +287,24 @@ def test_a_range_is_two_numbers(text, parsed):
 def test_another_range_is_refused(text):
     with pytest.raises(SettingsError, match="was given; expected two numbers as in 1,5"):
         parse_range(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"), [("20", (20, 0.0)), ("10min", (0, 10.0)), ("0.5 min", (0, 0.5)), (" 3", (3, 0.0))]
+)
+def test_a_budget_is_trials_or_minutes(text, parsed):
+    assert parse_budget(text) == parsed
+
+
+@pytest.mark.parametrize("text", ["", "min", "0", "-3", "2.5", "0min", "nanmin", "infmin", "10 hours", "ten"])
+def test_another_budget_is_refused(text, capsys):
+    with pytest.raises(
+        SettingsError, match="expected a number of trials above 0, as in 20, or of minutes, as in 10min"
+    ):
+        parse_budget(text)
+    # And at once, before anything is read.
+    assert main(["sweep", f"--budget={text}", "--corpus", "nowhere"]) == 2
+    assert f"BUDGET={text!r} was given" in capsys.readouterr().err
 
 
 def _manifest(folder):

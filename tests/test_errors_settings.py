@@ -275,7 +275,7 @@ def test_the_other_models_train_at_one_rate(model: str):
     [("default", "train"), ("seed", "none"), ("clip", "clip"), ("speaker", "speaker")],
 )
 def test_a_preset_says_by_what_is_standardised(preset: str, standardise: str):
-    assert set(PRESETS) == {"default", "seed", "clip", "speaker"}
+    assert set(PRESETS) == {"default", "seed", "clip", "speaker", "tuned"}
     assert training_settings("CNN", preset, 0).standardise == standardise
 
 

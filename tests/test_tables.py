@@ -163,6 +163,30 @@ def test_a_long_quarantine_is_shown_by_its_first_clips(n):
     assert tables.quarantine_table(quarantine)["Clip"].tolist() == names[:50]
 
 
+def test_trials_are_told_with_what_was_tried():
+    trials = pd.DataFrame(
+        [
+            [0, 1, "completed", 4, 0.56789, "CNN", 0.00042, 8],
+            [3, 2, "diverged", 0, math.nan, "LSTM1", 0.01, 16],
+        ],
+        columns=[
+            "trial",
+            "worker",
+            "outcome",
+            "epochs",
+            "validation_mse",
+            "model",
+            "learning_rate",
+            "batch_size",
+        ],
+    )
+    assert tables.trials_table(trials).to_dict("split")["data"] == [
+        ["0", "1", "0.568", "completed, 4 epochs", "CNN", "0.00042", "8"],
+        ["3", "2", "–", "diverged, 0 epochs", "LSTM1", "0.01", "16"],
+    ]
+    assert list(tables.trials_table(trials))[-2:] == ["Learning rate", "Batch size"]
+
+
 def test_worst_table_has_signed_errors():
     predictions = pd.DataFrame(
         {

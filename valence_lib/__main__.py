@@ -1,4 +1,4 @@
-"""The command line: `valence check | predict | report | plan | verify | notebook`.
+"""The command line: `valence check | predict | report | sweep | plan | verify | notebook`.
 
 Heavy libraries are imported by the command that needs them, so that `valence --help` answers at once.
 """
@@ -89,19 +89,19 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--jobs", type=int, default=os.cpu_count(), help="notebooks at a time (default: all cores)"
     )
-    report.add_argument(
-        "--time-limit",
-        type=float,
-        metavar="SECONDS",
-        help="after which a notebook is stopped (default: never)",
-    )
-    report.add_argument(
-        "--profile", help="of workflow/profiles/, to run on a cluster (default: on this machine)"
-    )
-    report.add_argument(
-        "--stop-with-parent", action="store_true", help="end when the calling process ends (Linux)"
-    )
+    _add_ways_to_run(report)
     report.set_defaults(command=_report)
+
+    sweep = commands.add_parser("sweep", help="tune hyperparameters, by one study that all workers share")
+    _add_corpus(sweep)
+    sweep.add_argument(
+        "--budget",
+        default="20",
+        help="trials, as in 20, or minutes, as in 10min, of the whole study (default: 20)",
+    )
+    sweep.add_argument("--jobs", type=int, default=os.cpu_count(), help="workers (default: all cores)")
+    _add_ways_to_run(sweep)
+    sweep.set_defaults(command=_sweep, preset="default", seeds=1, precision="float32", tuned=False)
 
     plan = commands.add_parser("plan", help="say what a report would run, and why; run nothing")
     _add_request(plan)
@@ -143,19 +143,41 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_request(parser: argparse.ArgumentParser) -> None:
     """The options that say what a report is to be made of."""
-    parser.add_argument("--corpus", default="demo", help="as for check (default: demo)")
-    parser.add_argument("--name", help="of the folder under reports/ (default: after the corpus)")
+    _add_corpus(parser)
     parser.add_argument(
         "--preset", default="default", help="how to train; preset seed is always shown beside it"
     )
-    parser.add_argument("--seed", type=int, default=0, help="first seed, and that of the split (default: 0)")
     parser.add_argument(
         "--seeds", type=int, default=3, help="trainings of each model and preset (default: 3)"
     )
-    parser.add_argument("--epochs", type=int, default=20, help="of each training (default: 20)")
     parser.add_argument(
         "--precision", default="float32", help="of large products: bfloat16 pays where there are units for it"
     )
+    parser.add_argument("--tuned", action="store_true", help="add a row for what `valence sweep` found best")
+
+
+def _add_ways_to_run(parser: argparse.ArgumentParser) -> None:
+    """The options that change nothing in what comes out."""
+    parser.add_argument(
+        "--time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="after which a notebook is stopped (default: never)",
+    )
+    parser.add_argument(
+        "--profile", help="of workflow/profiles/, to run on a cluster (default: on this machine)"
+    )
+    parser.add_argument(
+        "--stop-with-parent", action="store_true", help="end when the calling process ends (Linux)"
+    )
+
+
+def _add_corpus(parser: argparse.ArgumentParser) -> None:
+    """The options that a report and its sweep share: on what, and how long, to train."""
+    parser.add_argument("--corpus", default="demo", help="as for check (default: demo)")
+    parser.add_argument("--name", help="of the folder under reports/ (default: after the corpus)")
+    parser.add_argument("--seed", type=int, default=0, help="first seed, and that of the split (default: 0)")
+    parser.add_argument("--epochs", type=int, default=20, help="of each training (default: 20)")
     parser.add_argument("--range", default="1,5", metavar="LOW,HIGH", help="the rating scale (default: 1,5)")
     parser.add_argument(
         "--clips-per-speaker", type=int, default=0, metavar="N", help="a smaller corpus; 0 takes all"
@@ -173,6 +195,24 @@ def parse_range(text: str) -> tuple[float, float]:
     except ValueError:
         raise SettingsError(f"the range {text!r} was given; expected two numbers as in 1,5.") from None
     return low, high
+
+
+def parse_budget(text: str) -> tuple[int, float]:
+    """A sweep's budget as trials and minutes, of which one is 0: "20" or "10min".
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    number = text.removesuffix("min").strip()
+    try:
+        trials, minutes = (0, float(number)) if text.endswith("min") else (int(number), 0.0)
+    except ValueError:
+        trials, minutes = 0, 0.0
+    if not (trials > 0 or 0 < minutes < math.inf):
+        raise SettingsError(
+            f"BUDGET={text!r} was given; expected a number of trials above 0, as in 20, or of minutes, as in 10min."
+        )
+    return trials, minutes
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -256,12 +296,13 @@ def _render(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> "Request":
-    from valence_lib.jobs import Request, default_name
+    from valence_lib.jobs import Request, default_name, load_best
 
     low, high = parse_range(options.range)
+    name = options.name or default_name(options.corpus)
     return Request(
         corpus=options.corpus,
-        name=options.name or default_name(options.corpus),
+        name=name,
         preset=options.preset,
         seed=options.seed,
         seeds=options.seeds,
@@ -270,6 +311,7 @@ def _request(options: argparse.Namespace) -> "Request":
         valence_low=low,
         valence_high=high,
         clips_per_speaker=options.clips_per_speaker,
+        best=load_best(name) if options.tuned else {},
     )
 
 
@@ -278,6 +320,17 @@ def _report(options: argparse.Namespace) -> int:
 
     return build_report(
         _request(options), options.jobs, options.stop_with_parent, options.time_limit, options.profile
+    )
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    trials, minutes = parse_budget(options.budget)
+    from valence_lib.building import build_report
+
+    request = _request(options)
+    workers = request.workers(trials, minutes, options.jobs)
+    return build_report(
+        request, options.jobs, options.stop_with_parent, options.time_limit, options.profile, workers
     )
 
 

@@ -41,6 +41,7 @@ def build_report(
     stop_with_parent: bool = False,
     time_limit: float | None = None,
     profile: str | None = None,
+    workers: Sequence[Job] = (),
 ) -> int:
     """Bring reports/<name>/ up to date; return Snakemake's exit status, 0 where there was nothing to do.
 
@@ -49,6 +50,7 @@ def build_report(
         stop_with_parent: end when the process that started this one ends (Linux), as make's recipes should.
         time_limit: seconds after which a notebook is stopped.
         profile: a folder of workflow/profiles/, such as "slurm"; None runs everything on this machine.
+        workers: of a sweep, which then takes the place of all that comes after preprocessing.
 
     Raises:
         CorpusError: there is no such corpus.
@@ -68,13 +70,17 @@ def build_report(
         _wait_for_orphans(folder)
         remove_orphans(folder.parent)
         steps = _steps(request, root)
+        if workers:
+            steps = [step for step in steps if step.name == "preprocess"] + list(workers)
         config = folder / "request.json"
         write_json(config, _request_file(request, steps, root, time_limit))
         stale = {name: why for name, why in plan(folder, steps, root).items() if why}
         if not stale:
-            print(f"Nothing is stale: {_where(folder)}")
+            print(f"Nothing is stale: {_outcome(folder, workers)}")
             return 0
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "workflow" / "Snakefile")]
+        targets = [os.path.relpath(record_path(folder, worker.name), root) for worker in workers]
+        command = [sys.executable, "-m", "snakemake", *targets]
+        command += ["--snakefile", str(root / "workflow" / "Snakefile")]
         command += ["--directory", str(root), "--configfile", str(config)]
         # Whether a job is stale is found by content, in `plan`; to Snakemake, its record is what it makes.
         forced = [os.path.relpath(record_path(folder, name), root) for name in stale]
@@ -112,25 +118,32 @@ def build_report(
                 stderr=file,
                 preexec_fn=end_with_parent,
             )
-    if finished.returncode == 0:
+        # Once more: a process that was killed just before this build may not have been gone yet.
+        remove_orphans(folder.parent)
+    # A worker ends well only once the study's budget is spent, so that of several one is enough.
+    spent = any(progress.outcomes.get(worker.name, "failed") != "failed" for worker in workers)
+    if finished.returncode == 0 or spent:
         measured = folder / records.MEASURED
-        seconds = json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else {}
+        seconds = (
+            json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() and not workers else {}
+        )
         for name, value in seconds.items():
             print(f"{name}: {value:.0f} s a training")
-        print(_where(folder))
-    elif "failed" not in progress.outcomes.values():
+        print(_outcome(folder, workers))
+        return 0
+    if "failed" not in progress.outcomes.values():
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
         print("\n".join(said[-15:]), file=sys.stderr)
-    if finished.returncode and progress.silent:
+    if progress.silent:
         print(
             f"Ended without a word, as jobs do that are ended from outside: {', '.join(progress.silent)}",
             file=sys.stderr,
         )
-    if finished.returncode:
-        print(
-            f"The report is not finished; what was, is kept, and `make report` goes on. Logs: {_seen(log.parent)}",
-            file=sys.stderr,
-        )
+    what = "sweep" if workers else "report"
+    print(
+        f"The {what} is not finished; what was, is kept, and `make {what}` goes on. Logs: {_seen(log.parent)}",
+        file=sys.stderr,
+    )
     return finished.returncode
 
 
@@ -148,7 +161,13 @@ def show_plan(request: Request) -> int:
     return 0
 
 
-def _where(folder: Path) -> str:
+def _outcome(folder: Path, workers: Sequence[Job]) -> str:
+    if workers:
+        from valence_lib.sentences import tuned
+
+        best = folder / "sweep" / "best.json"
+        said = tuned(json.loads(best.read_text(encoding="utf-8"))).replace("**", "")
+        return f"{said} It stands in {_seen(best)}."
     return f"The report lies at {_seen(folder / 'report.html')} and {_seen(folder / 'report.pdf')}"
 
 

@@ -60,8 +60,10 @@ def _is_alive(number: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # somebody else's
-    return True
+        return True  # somebody else's
+    # One that has ended has its number until its parent takes note.
+    stat = Path(f"/proc/{number}/stat")
+    return not stat.is_file() or stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
 
 
 def _remove(path: Path) -> None:

@@ -119,6 +119,7 @@ class Request:
         precision: of each training's large products.
         valence_low, valence_high: the rating scale.
         clips_per_speaker: a smaller corpus of the first so many clips of each speaker; 0 takes all.
+        best: content of sweep/best.json, whose setting is trained as one more row; empty for none.
     """
 
     corpus: str = "demo"
@@ -131,6 +132,7 @@ class Request:
     valence_low: float = 1.0
     valence_high: float = 5.0
     clips_per_speaker: int = 0
+    best: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
@@ -140,6 +142,11 @@ class Request:
             )
         if self.preset not in PRESETS:
             raise SettingsError(unknown_name("preset", self.preset, PRESETS))
+        if self.preset == "tuned":
+            raise SettingsError(
+                "PRESET='tuned' was given, but what a sweep found best comes beside a preset, as one more row; "
+                "expected TUNED=yes (--tuned)."
+            )
         if self.seeds < 1:
             raise SettingsError(
                 f"SEEDS={self.seeds} was given; expected how many trainings of each model, 1 or more."
@@ -154,11 +161,17 @@ class Request:
             for preset in dict.fromkeys((self.preset, "seed"))
             for model in MODELS
             for seed in range(self.seed, self.seed + self.seeds)
+        } | {
+            f"{model}-tuned-{seed}": {"model": model, "preset": "tuned", "seed": seed}
+            for model in filter(None, [self.best.get("model")])
+            for seed in range(self.seed, self.seed + self.seeds)
         }
 
     def jobs(self, corpus_digest: str) -> list[Job]:
         """Every step, each after those whose files it reads."""
         report = {"report": f"../reports/{self.name}"}
+        changes = {"tuned": self.best.get("changes", {})}
+        tuned = {"tuning": self.best} if self.best else {}
         corpus = {
             "corpus": self.corpus_seen_from_notebooks(),
             "valence_low": self.valence_low,
@@ -179,9 +192,13 @@ class Request:
                 name,
                 "notebooks/2_experiment.ipynb",
                 f"runs/{name}/2_experiment.ipynb",
-                report | run | common,
+                report | run | common | ({"changes": found} if (found := changes.get(run["preset"])) else {}),
                 models=(run["model"],),
-                values={"settings": training_settings(**run, **common).to_mapping()},
+                values={
+                    "settings": training_settings(
+                        **run, **common, **changes.get(run["preset"], {})
+                    ).to_mapping()
+                },
             )
             for name, run in self.runs().items()
         ]
@@ -189,7 +206,7 @@ class Request:
             "compare",
             "notebooks/3_compare.ipynb",
             "notebooks/3_compare.ipynb",
-            report | {"runs": list(self.runs())},
+            report | {"runs": list(self.runs())} | tuned,
         )
         errors = Job(
             "error_analysis", "notebooks/4_error_analysis.ipynb", "notebooks/4_error_analysis.ipynb", report
@@ -212,6 +229,40 @@ class Request:
         )
         return [preprocess, *trainings, compare, errors, write_up, render]
 
+    def workers(self, trials: int, minutes: float, count: int) -> list[Job]:
+        """The jobs of a sweep: `count` workers at one study, whose budget is `trials` or `minutes`.
+
+        Raises:
+            SettingsError: not one worker.
+        """
+        if count < 1:
+            raise SettingsError(
+                f"JOBS={count} was given; expected how many workers share the sweep, 1 or more."
+            )
+        return [
+            Job(
+                f"sweep-{worker}",
+                "notebooks/sweep.ipynb",
+                f"sweep/worker-{worker}.ipynb",
+                {
+                    "report": f"../reports/{self.name}",
+                    "budget_trials": trials,
+                    "budget_minutes": minutes,
+                    "epochs": self.epochs,
+                    "seed": self.seed,
+                    "worker": worker,
+                },
+                models=tuple(MODELS),
+                values={
+                    "settings": {
+                        name: training_settings(name, "tuned", self.seed, epochs=self.epochs).to_mapping()
+                        for name in MODELS
+                    }
+                },
+            )
+            for worker in range(1, count + 1)
+        ]
+
     def corpus_seen_from_notebooks(self) -> str:
         """How the notebooks name the corpus: through the report's folder, so that no path of this machine gets into them."""
         if self.corpus == "demo":
@@ -224,6 +275,25 @@ class Request:
 def corpus_seen_from_project(corpus: str, root: Path) -> str:
     """How a request's file names its corpus, so that a second request can be told to be on the same one."""
     return corpus if corpus == "demo" else os.path.relpath(Path(corpus).expanduser(), root)
+
+
+def load_best(name: str) -> dict[str, Any]:
+    """What the sweep of a report found best: the content of sweep/best.json.
+
+    Raises:
+        RunError: there was no sweep, or the clips or their division have changed since.
+    """
+    folder = project_root() / "reports" / name
+    path, clips = folder / "sweep" / "best.json", folder / "preprocess" / "clips.csv"
+    if not path.is_file() or not clips.is_file():
+        raise RunError(f"there is no reports/{name}/sweep/best.json; run `make sweep` for this report first.")
+    best = json.loads(path.read_text(encoding="utf-8"))
+    if digest_of(clips) != best["clips"]:
+        raise RunError(
+            f"reports/{name}/sweep/best.json was chosen on other clips, or on another division of them, than those "
+            "of the report; run `make sweep` again."
+        )
+    return best
 
 
 def default_name(corpus: str) -> str:

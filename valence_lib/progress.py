@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 PROGRESS_FILE = "progress.jsonl"
 _EPOCH = re.compile(r"epoch +(\d+)/(\d+)")
+_TRIAL = re.compile(r"^trial +(\d+) .*", re.MULTILINE)
 _SECONDS_BETWEEN_LOOKS = 0.2
 
 
@@ -66,8 +67,10 @@ class JobProgress(Watcher):
         self.tell(cell=number, cells=cells)
 
     def said(self, text: str) -> None:
-        """See `Watcher`; lines that count epochs are told to the build too."""
+        """See `Watcher`; lines that count epochs or tell of a sweep's trials are told to the build too."""
         self._write(text)
+        for line in _TRIAL.finditer(text):
+            self.tell(trial=int(line[1]), line=line[0])
         for epoch, epochs in _EPOCH.findall(text)[-1:]:
             self.tell(epoch=int(epoch), epochs=int(epochs))
 
@@ -122,6 +125,7 @@ class Progress:
         self._parallel, self._out, self._live = parallel, out, out.isatty()
         self._running: dict[str, _State] = {}
         self._seconds: dict[str, list[float]] = {}
+        self._trials: set[int] = set()
         self.outcomes: dict[str, str] = {}
         self._shown = False
 
@@ -137,6 +141,11 @@ class Progress:
             state.cell = f"cell {event['cell']}/{event['cells']}"
         if "epoch" in event and state:
             state.epoch = f"epoch {event['epoch']}/{event['epochs']}"
+        # Every worker that joins tells again of the trials before it.
+        if "trial" in event and event["trial"] not in self._trials:
+            self._trials.add(event["trial"])
+            self._clear()
+            print(event["line"], file=self._out, flush=True)
         if "ended" in event:
             self._running.pop(job, None)
             self.outcomes[job] = event["ended"]

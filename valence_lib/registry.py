@@ -33,6 +33,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "seed": {"standardise": "none"},  # raw decibels, as in the course report
     "clip": {"standardise": "clip"},
     "speaker": {"standardise": "speaker"},
+    "tuned": {},  # what a sweep found best, which comes as changes: see `sweeping`
 }
 
 

@@ -143,6 +143,22 @@ def settings_table(settings: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({"Parameter": list(settings), "Value": [str(value) for value in settings.values()]})
 
 
+def trials_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """What a sweep tried and what came of it, one line a trial; takes what `sweeping.trials_table` returns."""
+    table = {
+        "Trial": [str(number) for number in trials["trial"]],
+        "Worker": [str(number) for number in trials["worker"]],
+        "Validation MSE": ["–" if pd.isna(mse) else rounded(mse) for mse in trials["validation_mse"]],
+        "Outcome": [f"{row.outcome}, {row.epochs} epochs" for row in trials.itertuples()],
+        "Model": list(trials["model"]),
+    }
+    for name in trials.columns[trials.columns.get_loc("model") + 1 :]:
+        table[name.capitalize().replace("_", " ")] = [
+            f"{v:g}" if isinstance(v, float) else str(v) for v in trials[name]
+        ]
+    return pd.DataFrame(table)
+
+
 def worst_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """The clips with the largest errors, the largest first."""
     table = {
