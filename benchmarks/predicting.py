@@ -15,10 +15,10 @@ import torch
 from benchmarks.timing import each, in_child, rates, ratio, side_by_side
 from benchmarks.work import SETTINGS
 from valence_lib.features import Standardiser, log_mels
-from valence_lib.models import MODELS, build_model
+from valence_lib.models import build_model
 from valence_lib.predicting import predict_files, predict_windows
+from valence_lib.registry import MODELS, training_settings
 from valence_lib.runs import Run
-from valence_lib.settings import training_settings
 from valence_lib.waveforms import Waveform, read_audio
 
 

@@ -11,7 +11,9 @@ from benchmarks.timing import each, in_child, side_by_side
 from benchmarks.work import SETTINGS, Repeated
 from valence_lib.features import log_mels
 from valence_lib.inspection import inspect_corpus
-from valence_lib.settings import CorpusSettings
+from valence_lib.settings import (
+    CorpusSettings,
+)
 from valence_lib.waveforms import Waveform
 
 CLIPS = "clips.pickle"

@@ -21,7 +21,10 @@ from valence_lib.batches import shuffled
 from valence_lib.corpora import open_corpus
 from valence_lib.features import Standardiser
 from valence_lib.inspection import inspect_corpus
-from valence_lib.settings import CorpusSettings, training_settings
+from valence_lib.registry import training_settings
+from valence_lib.settings import (
+    CorpusSettings,
+)
 from valence_lib.splits import assign_parts
 from valence_lib.store import FeatureStore
 from valence_lib.training import Material, _Loop, train

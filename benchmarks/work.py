@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from valence_lib.corpora import Clip, CourseFolder, open_corpus
-from valence_lib.settings import FeatureSettings
+from valence_lib.settings import (
+    FeatureSettings,
+)
 from valence_lib.waveforms import Waveform
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -6,7 +6,8 @@ from torch import nn
 
 from valence_lib import architecture
 from valence_lib.errors import SettingsError
-from valence_lib.models import MODELS, build_model
+from valence_lib.models import build_model
+from valence_lib.registry import MODELS
 
 
 def texts(ax):

@@ -4,21 +4,27 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
 import tomllib
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 
-from valence_lib import building
-from valence_lib.building import Request, build_report, default_name, held_while_running, project_root
-from valence_lib.errors import CorpusError, RunError, SettingsError
-from valence_lib.files import source_digest, stamp_of
+from valence_lib import building, jobs, records
+from valence_lib.building import build_report, held_while_running
+from valence_lib.errors import CorpusError, NotebookError, RunError, SettingsError
+from valence_lib.files import digest_of, digest_of_tree, write_json
+from valence_lib.jobs import Job, Request, default_name, load_best, project_root
+from valence_lib.notebooks import run_notebook
+from valence_lib.registry import training_settings
 from valence_lib.warm_start import ONE_THREAD
 
 ROOT = Path(__file__).parent.parent
@@ -44,8 +50,9 @@ def test_a_request_that_cannot_be_met_is_refused(changes, message):
 def test_runs_are_every_model_and_seed_of_the_preset_and_of_raw_decibels():
     runs = Request(seed=5, seeds=2).runs()
     assert len(runs) == 2 * 3 * 2
-    assert {run["preset"] for run in runs} == {"default", "seed"}
-    assert {run["seed"] for run in runs} == {5, 6}
+    assert {run["preset"] for run in runs.values()} == {"default", "seed"}
+    assert {run["seed"] for run in runs.values()} == {5, 6}
+    assert runs["CNN-seed-6"] == {"model": "CNN", "preset": "seed", "seed": 6}
     assert len(Request(preset="seed", seeds=2).runs()) == 3 * 2
 
 
@@ -64,13 +71,13 @@ def test_runs_are_every_model_and_seed_of_the_preset_and_of_raw_decibels():
     ],
 )
 def test_a_report_is_named_after_its_corpus(corpus, name, tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(jobs, "project_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     assert default_name(corpus) == name
 
 
 def test_a_manifest_here_is_named_after_this_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(jobs, "project_root", lambda: tmp_path)
     (tmp_path / "spoken").mkdir()
     monkeypatch.chdir(tmp_path / "spoken")
     assert default_name("labels.csv") == default_name(".") == "spoken"
@@ -85,7 +92,10 @@ def snakemake(tmp_path, monkeypatch):
         started.append(command)
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(building, "project_root", lambda: tmp_path)
+    for name in ("notebooks", "valence_lib", "workflow", "requirements.lock"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for module in (building, jobs):
+        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.setattr(building, "subprocess", SimpleNamespace(run=start))
     monkeypatch.setattr(building, "serving", lambda *_: nullcontext({}))
     return started
@@ -109,22 +119,120 @@ def test_a_name_is_not_taken_from_a_report_on_another_corpus(
 
 
 def test_a_request_says_what_its_results_depend_on(snakemake, tmp_path, manifest_folder):
-    def build():
-        assert build_report(Request(corpus=str(manifest_folder), name="one", seeds=1), jobs=2) == 0
+    def build(**changes):
+        asked = {"corpus": str(manifest_folder), "name": "one", "seeds": 1} | changes
+        assert build_report(Request(**asked), jobs=2) == 0
         return json.loads((tmp_path / "reports" / "one" / "request.json").read_text())
 
     first = build()
-    assert first["corpus"] == "../spoken"  # seen from notebooks/, and without this machine's paths
+    assert first["corpus"] == "spoken"  # seen from the project
     assert str(tmp_path) not in json.dumps(first)
     assert first["runs"] == Request(seeds=1).runs()
-    assert (first["corpus_stamp"], first["source"]) == (stamp_of(manifest_folder), source_digest())
+    assert list(first["jobs"]) == [
+        "preprocess",
+        *first["runs"],
+        "compare",
+        "error_analysis",
+        "report",
+        "render",
+    ]
+    preprocess = first["jobs"]["preprocess"]["made_of"]
+    assert preprocess["values"] == {"corpus": digest_of_tree(manifest_folder)}
+    assert preprocess["parameters"]["corpus"] == "../reports/one/corpus"
+    assert (tmp_path / "reports" / "one" / "corpus" / "labels.csv").samefile(manifest_folder / "labels.csv")
+    experiment = first["jobs"]["CNN-seed-0"]["made_of"]
+    assert experiment["values"] == {"settings": training_settings("CNN", "seed", 0).to_mapping()}
+    assert experiment["parameters"]["device"] == "auto"  # the notebook's own default, resolved
     assert build() == first
     with (manifest_folder / "labels.csv").open("a") as table:
         table.write("\n")
-    changed = build()
-    assert {key for key in first if changed[key] != first[key]} == {"corpus_stamp"}
-    assert len(snakemake) == 3
+    assert changed_jobs(first, build()) == {"preprocess"}
+    assert changed_jobs(first, build(epochs=3)) == {"preprocess", *first["runs"]}
+    assert len(snakemake) == 4
     assert snakemake[0][snakemake[0].index("--cores") + 1] == "2"
+
+
+BEST = {"model": "CNN", "changes": {"learning_rate": 0.01, "standardise": "clip"}, "clips": "", "trials": 20}
+
+
+def test_what_a_sweep_found_best_is_one_row_more(snakemake, tmp_path, manifest_folder):
+    def made_of(**changes):
+        request = Request(corpus=str(manifest_folder), name="one", seeds=2, **changes)
+        return {job.name: job.made_of(tmp_path) for job in request.jobs("")}
+
+    before, now = made_of(), made_of(best=BEST)
+    assert now.keys() - before.keys() == {"CNN-tuned-0", "CNN-tuned-1"}
+    # No other training is touched, and the tuned one only by what is trained.
+    assert {name for name in before if now[name] != before[name]} == {"compare"}
+    tuned = training_settings("CNN", "tuned", 1, learning_rate=0.01, standardise="clip")
+    assert now["CNN-tuned-1"]["values"] == {"settings": tuned.to_mapping()}
+    assert now["CNN-tuned-1"]["parameters"]["changes"] == BEST["changes"]
+    assert now["compare"]["parameters"]["tuning"] == BEST
+    longer = made_of(best=BEST | {"trials": 40})
+    assert {name for name in now if now[name] != longer[name]} == {"compare"}
+    other = made_of(best=BEST | {"changes": {"learning_rate": 0.02}})
+    assert {name for name in now if now[name] != other[name]} == {"CNN-tuned-0", "CNN-tuned-1", "compare"}
+
+
+def test_the_best_of_no_sweep_or_of_one_on_other_clips_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "project_root", lambda: tmp_path)
+    with pytest.raises(RunError, match=r"no reports/one/sweep/best\.json; run `make sweep`"):
+        load_best("one")
+    folder = tmp_path / "reports" / "one"
+    for name in ("sweep", "preprocess"):
+        (folder / name).mkdir(parents=True)
+    (folder / "preprocess" / "clips.csv").write_text("id\n")
+    (folder / "sweep" / "best.json").write_text(json.dumps(BEST))
+    with pytest.raises(RunError, match="chosen on other clips, or on another division"):
+        load_best("one")
+    best = BEST | {"clips": digest_of(folder / "preprocess" / "clips.csv")}
+    (folder / "sweep" / "best.json").write_text(json.dumps(best))
+    assert load_best("one") == best
+
+
+def test_the_tuned_preset_is_asked_for_by_its_own_name():
+    with pytest.raises(SettingsError, match=r"PRESET='tuned' .* expected TUNED=yes"):
+        Request(preset="tuned")
+
+
+def test_a_sweep_is_preprocessing_and_its_workers(snakemake, tmp_path, manifest_folder, capsys):
+    request = Request(corpus=str(manifest_folder), name="one")
+    found = BEST | {"trial": 3, "validation_mse": 0.5, "pruned": 2}
+    write_json(tmp_path / "reports" / "one" / "sweep" / "best.json", found)
+    assert build_report(request, 2, workers=request.workers(20, 0.0, 2)) == 0
+    written = json.loads((tmp_path / "reports" / "one" / "request.json").read_text())
+    assert list(written["jobs"]) == ["preprocess", "sweep-1", "sweep-2"]
+    given = written["jobs"]["sweep-2"]["made_of"]["parameters"]
+    assert (given["budget_trials"], given["budget_minutes"], given["worker"]) == (20, 0.0, 2)
+    targets = [word for word in snakemake[0] if word.endswith("provenance/sweep-2.json")]
+    assert len(targets) == 2  # as a target and as one that is stale
+    assert "The tuned preset is the best of 20 trials" in capsys.readouterr().out
+    with pytest.raises(SettingsError, match="JOBS=0 was given; expected how many workers"):
+        request.workers(20, 0.0, 0)
+
+
+def changed_jobs(before, now):
+    return {name for name, job in before["jobs"].items() if now["jobs"][name] != job}
+
+
+def test_a_job_is_made_of_the_modules_that_it_reaches(snakemake, tmp_path):
+    steps = {job.name: set(job.made_of(tmp_path)["modules"]) for job in Request(seeds=1).jobs("")}
+    models = {f"valence_lib/models/{name}.py" for name in ("lstm1", "cnn", "lstm2")}
+    assert steps["CNN-default-0"] & models == {"valence_lib/models/cnn.py"}
+    assert steps["LSTM1-seed-0"] & models == {"valence_lib/models/lstm1.py"}
+    assert steps["report"] & models == models
+    assert steps["preprocess"] & models == steps["compare"] & models == set()
+    assert "valence_lib/pooling.py" in steps["CNN-default-0"]
+    assert "valence_lib/pooling.py" not in steps["LSTM2-default-0"]
+    assert "valence_lib/training.py" in steps["CNN-default-0"]
+    assert "valence_lib/waveforms.py" in steps["preprocess"]
+    assert not any("valence_lib/registry.py" in modules for modules in steps.values())
+
+
+@pytest.mark.parametrize("profile", ["slrum", ""])
+def test_a_profile_that_is_not_there_is_refused(snakemake, profile):
+    with pytest.raises(SettingsError, match=f"no profile '{profile}'"):
+        build_report(Request(), jobs=1, profile=profile)
 
 
 HOLDER = (
@@ -226,7 +334,7 @@ def test_only_one_build_works_on_a_report(tmp_path, monkeypatch):
 
 def test_the_project_root_holds_the_workflow(monkeypatch, tmp_path):
     assert project_root() == ROOT
-    monkeypatch.setattr(building, "__file__", str(tmp_path / "valence_lib" / "building.py"))
+    monkeypatch.setattr(jobs, "PACKAGE", tmp_path / "valence_lib")
     with pytest.raises(RunError, match="made from a clone of the project"):
         project_root()
 
@@ -280,3 +388,117 @@ def test_what_the_readme_links_to_is_there():
     for page in ("README.md", "ARCHITECTURE.md"):
         links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text())
         assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+# One job
+
+NOTEBOOK_THAT_LOOKS = """import fcntl
+from pathlib import Path
+
+with (Path(report) / ".notebooks-at-work").open("a") as file:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = "free"
+    except BlockingIOError:
+        found = "held"
+print(found, seed)
+print("epoch 3/20")
+_ = (Path(report) / "made.txt").write_text(f"{found} {seed}")"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with one notebook, whose job's report is asked for."""
+    (tmp_path / "notebooks").mkdir()
+    cells = [
+        nbformat.v4.new_markdown_cell("# About"),
+        nbformat.v4.new_code_cell('report = ""\nseed = 0', metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(NOTEBOOK_THAT_LOOKS),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    content = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(content, tmp_path / "notebooks" / "x.ipynb")
+    (tmp_path / "requirements.lock").write_text("numpy==2.4.6\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ask(project, **parameters):
+    """Ask for the job with these parameters, and do it; how it ended, and what was told meanwhile."""
+    folder = Path("reports") / "one"
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    job = Job("x", "notebooks/x.ipynb", "x.ipynb", {"report": "../reports/one", **parameters})
+    write_json(
+        folder / "request.json",
+        {"time_limit": None, "jobs": {"x": {"job": asdict(job), "made_of": job.made_of(project)}}},
+    )
+    (folder / "logs" / "progress.jsonl").write_text("")
+    building.run_job(folder, "x", [], [folder / "x.ipynb", folder / "made.txt"])
+    told = [json.loads(line) for line in (folder / "logs" / "progress.jsonl").read_text().splitlines()]
+    assert all(line["job"] == "x" for line in told)
+    return told[-1]["ended"], told
+
+
+def test_a_job_is_done_once_and_found_again(project):
+    folder = project / "reports" / "one"
+    ended, told = ask(project, seed=3)
+    assert ended == "executed"
+    assert (folder / "made.txt").read_text() == "held 3"  # later builds wait for a notebook that runs
+    assert {"job": "x", "cell": 3, "cells": 3} in told
+    assert {"job": "x", "epoch": 3, "epochs": 20} in told
+    assert "held 3" in (folder / "logs" / "x.log").read_text()
+    first = (folder / "x.ipynb").read_bytes()
+    record = records.load_record(folder / "provenance" / "x.json")
+    assert set(record.leaves) == {"x.ipynb", "made.txt"}
+    assert record.made_of["parameters"] == {"report": "../reports/one", "seed": 3}
+    with (folder / building.HELD_BY_NOTEBOOKS).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    assert ask(project, seed=3)[0] == "up to date"
+    assert ask(project, seed=4)[0] == "executed"
+    assert ask(project, seed=3)[0] == "restored"
+    assert ((folder / "made.txt").read_text(), (folder / "x.ipynb").read_bytes()) == ("held 3", first)
+    (folder / "made.txt").unlink()
+    assert ask(project, seed=3)[0] == "restored"
+
+    # Text alone is told anew, without the kernel: as executing it would have given.
+    source = project / "notebooks" / "x.ipynb"
+    source.write_text(source.read_text().replace("# About", "# About this"))
+    assert ask(project, seed=3)[0] == "up to date"
+    told_anew = (folder / "x.ipynb").read_bytes()
+    assert b"# About this" in told_anew
+    shutil.rmtree(project / "reports")
+    assert ask(project, seed=3)[0] == "executed"
+    assert (folder / "x.ipynb").read_bytes() == told_anew
+
+
+def test_what_changed_while_it_was_in_use_is_not_kept(project):
+    source = project / "notebooks" / "x.ipynb"
+    edit = "own = Path('x.ipynb'); _ = own.write_text(own.read_text().replace('epoch 3/20', 'epoch 4/20'))"
+    source.write_text(source.read_text().replace("print(found, seed)", edit))
+    with pytest.raises(RunError, match=r"notebooks/x\.ipynb changed while it was in use"):
+        ask(project)
+    assert not (project / "reports" / "one" / "provenance").exists()
+    assert not (project / "reports" / ".results").exists()
+
+
+def test_a_job_that_fails_tells_why(project):
+    source = project / "notebooks" / "x.ipynb"
+    source.write_text(source.read_text().replace("print(found, seed)", "1 / 0"))
+    with pytest.raises(NotebookError, match="ZeroDivisionError"):
+        ask(project)
+    folder = project / "reports" / "one"
+    told = json.loads((folder / "logs" / "progress.jsonl").read_text().splitlines()[-1])
+    assert told["ended"] == "failed"
+    assert "jupyter lab reports/one/x.failed.ipynb" in told["message"]
+    assert "ZeroDivisionError" in (folder / "logs" / "x.log").read_text()
+
+
+def test_a_notebook_that_hangs_is_stopped_at_its_time_limit(project):
+    source = project / "notebooks" / "x.ipynb"
+    source.write_text(source.read_text().replace("print(found, seed)", "import time; time.sleep(60)"))
+    began = time.monotonic()
+    with pytest.raises(NotebookError, match=r"stopped in its code cell 3 of 3 after 4 s.*TIME_LIMIT"):
+        run_notebook(source, project / "out.ipynb", {"report": str(project)}, time_limit=4)
+    assert time.monotonic() - began < 40
+    assert [path.name for path in project.glob("out*")] == ["out.failed.ipynb"]

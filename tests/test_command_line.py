@@ -1,7 +1,6 @@
 """The command line: exit statuses, what goes where, and predictions that stand one by one."""
 
 import csv
-import fcntl
 import io
 import pickle
 import subprocess
@@ -16,12 +15,12 @@ import torch
 from toy import FEATURES, make_material, tone
 
 import valence_lib
-from valence_lib.__main__ import main, parse_range
+from valence_lib.__main__ import main, parse_budget, parse_range
 from valence_lib.errors import RunError, SettingsError
 from valence_lib.features import log_mel
 from valence_lib.predicting import list_files
+from valence_lib.registry import training_settings
 from valence_lib.runs import Run
-from valence_lib.settings import training_settings
 from valence_lib.training import train
 
 TONES = {name: tone(valence, 0.3, 1) for name, valence in (("a", 1.5), ("b", 3.0), ("c", 4.5))}
@@ -290,6 +289,24 @@ def test_another_range_is_refused(text):
         parse_range(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "parsed"), [("20", (20, 0.0)), ("10min", (0, 10.0)), ("0.5 min", (0, 0.5)), (" 3", (3, 0.0))]
+)
+def test_a_budget_is_trials_or_minutes(text, parsed):
+    assert parse_budget(text) == parsed
+
+
+@pytest.mark.parametrize("text", ["", "min", "0", "-3", "2.5", "0min", "nanmin", "infmin", "10 hours", "ten"])
+def test_another_budget_is_refused(text, capsys):
+    with pytest.raises(
+        SettingsError, match="expected a number of trials above 0, as in 20, or of minutes, as in 10min"
+    ):
+        parse_budget(text)
+    # And at once, before anything is read.
+    assert main(["sweep", f"--budget={text}", "--corpus", "nowhere"]) == 2
+    assert f"BUDGET={text!r} was given" in capsys.readouterr().err
+
+
 def _manifest(folder):
     folder.mkdir()
     for name, waveform in TONES.items():
@@ -379,31 +396,6 @@ def test_notebook_runs_with_typed_parameters(tmp_path, capsys):
     assert main(["notebook", str(notebook), str(destination), "-p", "seed", "7", "-p", "name", "12"]) == 0
     executed = nbformat.read(destination, 4)
     assert executed.cells[-1].outputs[0].data["text/plain"] == "(8, '12')"
-
-
-def test_a_notebook_holds_the_file_while_it_runs_and_no_longer(tmp_path):
-    source = (
-        "import fcntl\n"
-        "with open(held, 'a') as file:\n"
-        "    try:\n"
-        "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
-        "        found = 'free'\n"
-        "    except BlockingIOError:\n"
-        "        found = 'held'\n"
-        "found"
-    )
-    cells = [
-        nbformat.v4.new_code_cell("held = ''", metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(source),
-    ]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook, destination, held = tmp_path / "x.ipynb", tmp_path / "out.ipynb", tmp_path / ".at-work"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), notebook)
-    command = ["notebook", str(notebook), str(destination), "--hold", str(held), "-p", "held", str(held)]
-    assert main(command) == 0
-    assert nbformat.read(destination, 4).cells[-1].outputs[0].data["text/plain"] == "'held'"
-    with held.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_the_module_is_a_program(tmp_path):

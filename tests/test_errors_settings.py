@@ -14,15 +14,13 @@ import pytest
 
 from valence_lib import errors
 from valence_lib.errors import ClipError, PickleRefused, SettingsError, ValenceError, unknown_name
+from valence_lib.registry import MODELS, PRESETS, training_settings
 from valence_lib.settings import (
-    MODEL_RECIPES,
     PRECISIONS,
-    PRESETS,
     STANDARDISE,
     CorpusSettings,
     FeatureSettings,
     TrainingSettings,
-    training_settings,
 )
 
 ALL_SETTINGS = [FeatureSettings, CorpusSettings, TrainingSettings]
@@ -230,7 +228,7 @@ def test_the_order_of_names_does_not_matter():
 
 def test_digests_are_the_same_in_every_process():
     source = (
-        "from valence_lib.settings import *\n"
+        "from valence_lib.registry import training_settings\nfrom valence_lib.settings import *\n"
         "print(FeatureSettings().digest(), CorpusSettings().digest(), training_settings('LSTM2', 'seed', 3).digest())"
     )
     here = [
@@ -277,13 +275,13 @@ def test_the_other_models_train_at_one_rate(model: str):
     [("default", "train"), ("seed", "none"), ("clip", "clip"), ("speaker", "speaker")],
 )
 def test_a_preset_says_by_what_is_standardised(preset: str, standardise: str):
-    assert set(PRESETS) == {"default", "seed", "clip", "speaker"}
+    assert set(PRESETS) == {"default", "seed", "clip", "speaker", "tuned"}
     assert training_settings("CNN", preset, 0).standardise == standardise
 
 
 def test_every_model_and_preset_go_together():
-    made = {training_settings(model, preset, 0).digest() for model in MODEL_RECIPES for preset in PRESETS}
-    assert len(made) == len(MODEL_RECIPES) * len(PRESETS)
+    made = {training_settings(model, preset, 0).digest() for model in MODELS for preset in PRESETS}
+    assert len(made) == len(MODELS) * len(PRESETS)
 
 
 def test_changes_come_last():

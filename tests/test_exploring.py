@@ -11,8 +11,11 @@ from valence_lib import exploring, rendering
 from valence_lib.corpora import open_corpus
 from valence_lib.features import Standardiser
 from valence_lib.models import build_model
+from valence_lib.registry import training_settings
 from valence_lib.runs import Run
-from valence_lib.settings import FeatureSettings, training_settings
+from valence_lib.settings import (
+    FeatureSettings,
+)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,9 @@ from conftest import Voice
 
 from valence_lib.errors import SettingsError
 from valence_lib.features import Standardiser, log_mel, log_mels, mel_filters, mel_frequencies
-from valence_lib.settings import FeatureSettings
+from valence_lib.settings import (
+    FeatureSettings,
+)
 
 GOLDENS = Path(__file__).parent / "goldens" / "log_mel.npz"
 SPEECH = Path(__file__).parents[2] / "shared" / "data"

@@ -56,6 +56,14 @@ SCORES = pd.DataFrame(
         "kind": ["neural", "neural", "prosody"],
     }
 )
+TRIALS = pd.DataFrame(
+    {
+        "trial": [0, 1, 3, 4, 5],
+        "outcome": ["completed", "completed", "pruned", "diverged", "completed"],
+        "model": ["CNN", "LSTM1", "CNN", "LSTM2", "CNN"],
+        "validation_mse": [0.8, 0.9, 0.85, np.nan, 0.5],
+    }
+)
 CLIPS = pd.DataFrame(
     {
         "valence": [1, 2, 2, 5, 3, 4],
@@ -79,6 +87,7 @@ EVERY_FIGURE = {
     "error_by_duration": lambda: figures.plot_error_by_duration(TWO_MODELS),
     "error_by_group": lambda: figures.plot_error_by_group(GROUPS, "Speaker"),
     "scores": lambda: figures.plot_scores(SCORES, 0.701, {"one rater": 0.36, "another": 0.37}),
+    "sweep": lambda: figures.plot_sweep(TRIALS, 0.7),
     "valence_curve": lambda: figures.plot_valence_curve(*CURVE, 1, 5),
     "architecture": lambda: plot_architecture(build_model("CNN", 16), 16),
 }
@@ -259,6 +268,22 @@ def test_error_by_group_is_sorted_with_counts_and_the_error_of_all_clips():
     assert ax.get_ylabel() == "Speaker"
 
 
+def test_a_sweep_shows_every_trial_with_an_error_and_the_best_so_far():
+    ax = figures.plot_sweep(TRIALS, 0.7).axes[0]
+    mean, best, *points = ax.get_lines()
+    assert mean.get_ydata()[0] == 0.7
+    assert list(best.get_xdata()), list(best.get_ydata()) == ([0, 1, 5], [0.8, 0.8, 0.5])
+    assert [(point.get_xdata()[0], point.get_ydata()[0], point.get_marker()) for point in points] == [
+        (0, 0.8, "o"),
+        (1, 0.9, "o"),
+        (3, 0.85, "x"),
+        (5, 0.5, "o"),
+    ]
+    assert ax.get_yscale() == "linear"
+    far = TRIALS.assign(validation_mse=[9.0, 0.9, 0.85, np.nan, 0.5])
+    assert figures.plot_sweep(far, 0.7).axes[0].get_yscale() == "log"
+
+
 def test_scores_stand_under_their_kind_beside_the_reference_lines():
     ax = figures.plot_scores(SCORES, 0.701, {"one rater": 0.36}).axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["LSTM2", "LSTM1", "SVR"]
@@ -332,6 +357,8 @@ BAD = {
     "curve order": (lambda: figures.plot_valence_curve([1], [1], [3], 1, 5), "ends before it begins"),
     "curve time": (lambda: figures.plot_valence_curve([NAN], [1], [3], 1, 5), "a time is NaN"),
     "curve infinite": (lambda: figures.plot_valence_curve([0], [1], [np.inf], 1, 5), "valence is infinite"),
+    "sweep diverged": (lambda: figures.plot_sweep(TRIALS[3:4], 0.7), "no rows"),
+    "sweep column": (lambda: figures.plot_sweep(TRIALS.drop(columns="outcome"), 0.7), "no column outcome"),
     "scores empty": (lambda: figures.plot_scores(SCORES.head(0), 0.7), "no rows"),
     "scores rater": (lambda: figures.plot_scores(SCORES, 0.7, {"one rater": NAN}), "MSE of 'one rater' is nan"),
     "scores kinds": (

@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import hashlib
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from valence_lib import files
-from valence_lib.files import source_digest, stamp_of, write_json, written_whole
+from valence_lib.files import digest_of_tree, remove_orphans, write_json, written_whole
 
 
 def test_a_file_appears_when_the_block_has_ended(tmp_path: Path):
@@ -139,60 +140,82 @@ def test_what_json_cannot_say_is_refused_and_changes_nothing(tmp_path: Path, con
     assert list(tmp_path.iterdir()) == [destination]
 
 
-def test_the_source_digest_is_of_the_package_s_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    own = source_digest()
-    assert len(own) == 64
-    assert int(own, 16) >= 0
-    assert source_digest() == own
-    for path in Path(files.__file__).parent.glob("*.py"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(files, "__file__", str(tmp_path / "files.py"))
-    assert source_digest() == own  # wherever the clone lies, and whenever it was made
-    (tmp_path / "notes.txt").write_text("no code")
-    assert source_digest() == own
-    module = tmp_path / "metrics.py"
-    code = module.read_text()
-    module.write_text(code + "# changed\n")
-    assert source_digest() != own
-    module.write_text(code)
-    assert source_digest() == own
-    module.rename(tmp_path / "metrics_.py")  # in the same place among the others
-    assert source_digest() != own
+def _digest(*files: tuple[str, bytes]) -> str:
+    """By hand: SHA-256 of the lines "name digest"."""
+    text = "\n".join(f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in files)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_a_stamp_changes_with_every_file_below_and_with_nothing_else(tmp_path: Path):
-    folder = tmp_path / "corpus"
+def test_the_digest_of_a_tree_is_of_names_and_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder, notes = tmp_path / "corpus", tmp_path / "notes.json"
     (folder / "train").mkdir(parents=True)
     first, second = folder / "labels.csv", folder / "train" / "a.pkl"
-    first.write_text("file,valence")
+    first.write_bytes(b"file,valence")
     second.write_bytes(b"abc")
-    stamp = stamp_of(folder)
-    seen = [stamp]
-    assert len(stamp) == 64
-    assert stamp_of(folder) == stamp
-    second.read_bytes()
+    read: list[Path] = []
+    digest_of = files.digest_of
+    monkeypatch.setattr(files, "digest_of", lambda path: (read.append(path), digest_of(path))[1])
+    digest = _digest(("labels.csv", b"file,valence"), ("train/a.pkl", b"abc"))
+    assert digest_of_tree(folder) == digest_of_tree(folder, notes) == digest
+    read.clear()
+    assert digest_of_tree(folder, notes) == digest
+    assert read == []  # the size and the time of change are known
+    os.utime(second, ns=(1, 2_000_000_000))
+    assert digest_of_tree(folder, notes) == digest
+    assert read == [second]
+    second.write_bytes(b"abd")
+    os.utime(second, ns=(1, 3_000_000_000))
+    changed = _digest(("labels.csv", b"file,valence"), ("train/a.pkl", b"abd"))
+    assert digest_of_tree(folder, notes) == changed
+    second.rename(folder / "train" / "b.pkl")
+    assert digest_of_tree(folder, notes) == _digest(("labels.csv", b"file,valence"), ("train/b.pkl", b"abd"))
+    notes.write_text("{")  # of a disk that was full
     (tmp_path / "beside").write_text("not of the corpus")
-    assert stamp_of(folder) == stamp
-    second.write_bytes(b"abcd")
-    seen.append(stamp_of(folder))
-    os.utime(second, ns=(1, 2_000_000_000))  # the same size, changed at another time
-    seen.append(stamp_of(folder))
-    (folder / "train" / "b.pkl").write_bytes(b"new")
-    seen.append(stamp_of(folder))
-    (folder / "train" / "b.pkl").rename(folder / "train" / "c.pkl")
-    seen.append(stamp_of(folder))
-    first.unlink()
-    seen.append(stamp_of(folder))
-    assert len(set(seen)) == len(seen)
     shutil.move(folder, tmp_path / "moved")
-    assert stamp_of(tmp_path / "moved") == seen[-1]  # of names below the folder, and not of where it lies
+    assert digest_of_tree(tmp_path / "moved", notes) == _digest(
+        ("labels.csv", b"file,valence"), ("train/b.pkl", b"abd")
+    )
 
 
-def test_a_stamp_of_one_file(tmp_path: Path):
+def test_the_digest_of_one_file(tmp_path: Path):
     path = tmp_path / "all.pkl"
     path.write_bytes(b"abc")
-    stamp = stamp_of(path)
-    (tmp_path / "beside").write_text("another")
-    assert stamp_of(path) == stamp
-    path.write_bytes(b"abcd")
-    assert stamp_of(path) != stamp
+    assert digest_of_tree(path) == _digest((".", b"abc"))
+    # The example of FIPS 180-4.
+    assert files.digest_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_what_a_kill_leaves_of_a_file_is_removed_and_nothing_else(tmp_path: Path):
+    program = f"""if True:
+        import os, signal
+        from pathlib import Path
+        from valence_lib.files import written_whole
+        with written_whole(Path({str(tmp_path)!r}) / "deep" / "a.csv") as path:
+            path.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    subprocess.run([sys.executable, "-c", program])
+    (tmp_path / ".lock").touch()
+    (tmp_path / "b.partial.csv").touch()
+    (tmp_path / ".c.another-machine.1234567.partial.csv").touch()
+    assert len(list((tmp_path / "deep").iterdir())) == 1
+    with written_whole(tmp_path / "d.csv") as path:  # at work
+        path.touch()
+        remove_orphans(tmp_path)
+    left = sorted(p.name for p in tmp_path.rglob("*"))
+    assert left == [".c.another-machine.1234567.partial.csv", ".lock", "b.partial.csv", "d.csv", "deep"]
+
+
+def test_what_a_kill_leaves_in_the_system_s_folder_is_removed(tmp_path: Path):
+    program = """if True:
+        import os, signal
+        from valence_lib.files import temporary_folder
+        with temporary_folder():
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=environment)
+    assert len(list(tmp_path.iterdir())) == 1
+    sweep = "from pathlib import Path; from valence_lib.files import *; remove_orphans(Path('nowhere'))"
+    subprocess.run([sys.executable, "-c", sweep], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []

@@ -22,7 +22,10 @@ from valence_lib import inspection as inspection_module
 from valence_lib.corpora import Clip, Corpus, CourseFolder, open_corpus
 from valence_lib.errors import CorpusError, WorkerError
 from valence_lib.inspection import Inspection, inspect_corpus, summarise
-from valence_lib.settings import CorpusSettings, FeatureSettings
+from valence_lib.settings import (
+    CorpusSettings,
+    FeatureSettings,
+)
 
 QUARANTINE_COLUMNS = ["index", "id", "part", "reason", "message", "twin"]
 
@@ -435,8 +438,10 @@ import sys
 from pathlib import Path
 from valence_lib import inspection
 from valence_lib.corpora import open_corpus
-from valence_lib.settings import CorpusSettings, FeatureSettings
-
+from valence_lib.settings import (
+    CorpusSettings,
+    FeatureSettings,
+)
 if __name__ == "__main__":
     inspection.CLIPS_PER_CHUNK = 1
     corpus, store = open_corpus(sys.argv[1]), Path(sys.argv[2])

@@ -1,63 +1,150 @@
-"""`kill -9` at random moments of `make report`, then `make report`: the results of an undisturbed build."""
+"""`kill -9` of a whole build at random moments, then a build: the bytes of an undisturbed one, and nothing left over.
 
+VALENCE_KILLS=30 kills thirty builds; by default it is five.
+"""
+
+import json
 import os
 import random
 import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
+from project_copy import Project, make_corpus
 
-ROOT = Path(__file__).parent.parent
-MOMENTS = 5
-REPORT = ["make", "report", "EPOCHS=2", "SEEDS=1"]
+KILLS = int(os.environ.get("VALENCE_KILLS", "5"))
 
-
-def report(name: str) -> list[str]:
-    return [*REPORT, f"NAME={name}"]
-
-
-def start(name: str, log: Path) -> subprocess.Popen:
-    with log.open("ab") as output:
-        return subprocess.Popen(report(name), cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def names():
-    """Two reports that are gone afterwards."""
-    made = [f"test-{kind}-{os.getpid()}" for kind in ("undisturbed", "killed")]
-    yield made
-    for name in made:
-        shutil.rmtree(ROOT / "reports" / name, ignore_errors=True)
+def project(tmp_path) -> Project:
+    return Project(tmp_path / "project", make_corpus(tmp_path / "clips"))
 
 
-@pytest.mark.slow
-def test_a_killed_build_ends_in_the_results_of_an_undisturbed_one(names, tmp_path):
-    undisturbed, killed = names
+@pytest.fixture
+def temporary(tmp_path, project, monkeypatch):
+    """The folder that the builds take for the system's temporary one."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+def finished(project: Project) -> set[str]:
+    """Jobs whose results are kept: in the report, or already in the archive."""
+    archive = project.folder / "reports" / ".results"
+    keys = {path.name for path in archive.glob("*") if not path.name.startswith(".")}
+    request = project.report / "request.json"
+    names = list(json.loads(request.read_text())["jobs"]) if request.is_file() else []
+    records = {name: project.report / "provenance" / f"{name}.json" for name in names}
+    return {
+        name
+        for name, path in records.items()
+        if path.is_file() and json.loads(path.read_text())["key"] in keys
+    }
+
+
+def executed(project: Project) -> set[str]:
+    """Jobs that the last build executed to their end, by what they told."""
+    progress = project.report / "logs" / "progress.jsonl"
+    told = progress.read_text().splitlines() if progress.is_file() else []
+    events = [json.loads(line) for line in told if line.endswith("}")]
+    return {event["job"] for event in events if event.get("ended") == "executed"}
+
+
+def start(project: Project, log) -> subprocess.Popen:
+    return subprocess.Popen(
+        project.command("report", "--jobs", "2", "--stop-with-parent"),
+        cwd=project.folder,
+        env=project.environment,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+
+def left_over(project: Project, temporary) -> list[str]:
+    """Files that nobody needs any more: hidden ones but for locks and notes, and what lies in the temporary folder."""
+    known = {".lock", ".notebooks-at-work", ".corpus-digests.json"}
+    hidden = [p for p in (project.folder / "reports").rglob(".*") if p.name not in known and p.is_file()]
+    inside = list((project.folder / "reports").rglob("*.partial*"))
+    return sorted(str(path) for path in (*hidden, *inside, *temporary.glob("valence-*")))
+
+
+def test_killed_builds_end_in_the_bytes_of_an_undisturbed_one(project, temporary, tmp_path):
     began = time.monotonic()
-    subprocess.run(report(undisturbed), cwd=ROOT, check=True, capture_output=True)
+    project.build()
     duration = time.monotonic() - began
-    generator = random.Random(time.time_ns())
-    # Pieces of an undisturbed build: each build goes on where the last one was cut off.
-    moments = [generator.uniform(1.0, 2 * duration / (MOMENTS + 1)) for _ in range(MOMENTS)]
-    print(f"undisturbed: {duration:.0f} s; killed after {', '.join(f'{moment:.1f}' for moment in moments)} s")
-    for moment in moments:
-        process = start(killed, tmp_path / "log")
-        time.sleep(moment)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    # The last time make alone is killed, and what it had started has to end with it.
-    process = start(killed, tmp_path / "log")
-    time.sleep(4)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    time.sleep(1)
-    finished = subprocess.run(report(killed), cwd=ROOT, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stdout + finished.stderr + (tmp_path / "log").read_text()
-    results = [(ROOT / "reports" / name / "results.json").read_bytes() for name in names]
-    assert results[0] == results[1]
-    weights = [sorted((ROOT / "reports" / name / "runs").glob("*/best.safetensors")) for name in names]
-    assert [path.read_bytes() for path in weights[0]] == [path.read_bytes() for path in weights[1]]
-    assert (ROOT / "reports" / killed / "report.pdf").read_bytes().startswith(b"%PDF")
+    undisturbed = project.artefacts()
+    seed = time.time_ns()
+    print(f"undisturbed: {duration:.0f} s; random seed {seed}")
+    generator = random.Random(seed)
+    identical = again = kills = 0
+    with (tmp_path / "log").open("wb") as log:
+        for _ in range(KILLS):
+            # A build from nothing, killed, every third time once more while it goes on, and then left to finish.
+            shutil.rmtree(project.folder / "reports")
+            for _ in range(generator.choice((1, 1, 2))):
+                before = finished(project)
+                process = start(project, log)
+                time.sleep(generator.uniform(0.5, 0.95 * duration))
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    kills += 1
+                process.wait()
+                again += len(before & executed(project))
+            before = finished(project)
+            done = project.build()
+            again += len(before & done.get("executed", set()))
+            identical += project.artefacts() == undisturbed
+            assert left_over(project, temporary) == []
+    print(
+        f"{kills} kills; {identical} of {KILLS} builds identical to the undisturbed one; {again} finished jobs done again"
+    )
+    assert (identical, again) == (KILLS, 0)
+
+
+def test_what_make_had_started_ends_with_it(project, temporary, tmp_path):
+    with (tmp_path / "log").open("wb") as log:
+        # As make's recipe does, whose shell is killed alone.
+        words = " ".join(f"'{word}'" for word in project.command("report", "--stop-with-parent"))
+        shell = subprocess.Popen(
+            ["sh", "-c", f"{words}; true"],
+            cwd=project.folder,
+            env=project.environment,
+            stdout=log,
+            stderr=log,
+        )
+        time.sleep(6)
+        shell.kill()
+        shell.wait()
+    deadline = time.monotonic() + 20
+    while busy := [pid for pid in processes() if str(project.folder) in pid]:
+        assert time.monotonic() < deadline, busy
+        time.sleep(0.2)
+
+
+def processes() -> list[str]:
+    """Folder and command of every process."""
+    found = subprocess.run(["ps", "axwwo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in found.splitlines() if "ps axwwo" not in line]
+
+
+def test_two_builds_of_one_report_and_of_two(project, tmp_path):
+    with (tmp_path / "log").open("wb") as log:
+        first = start(project, log)
+        while not (project.report / "logs" / "progress.jsonl").is_file():
+            time.sleep(0.05)
+            assert first.poll() is None
+        second = project.valence("report")
+        assert second.returncode == 1
+        assert f"another build is at work on 'tiny' (process {first.pid})" in second.stderr
+        # Another report beside it, on the same corpus: they share the feature store.
+        other = project.valence("report", "--name", "other")
+        assert other.returncode == 0, other.stderr
+        assert first.wait() == 0
+    project.report = project.folder / "reports" / "other"
+    assert (project.report / "report.pdf").is_file()

@@ -6,7 +6,9 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from valence_lib.errors import SettingsError
-from valence_lib.models import MODELS, MaxPool2d, build_model, count_parameters
+from valence_lib.models import build_model, count_parameters
+from valence_lib.models.cnn import MaxPool2d
+from valence_lib.registry import MODELS
 
 N_MELS = 16
 every_model = pytest.mark.parametrize("name", MODELS)

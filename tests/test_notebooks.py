@@ -14,15 +14,9 @@ import nbformat
 import pytest
 
 from valence_lib import notebooks
+from valence_lib.cells import check_parameters, parse_parameter, read_parameters
 from valence_lib.errors import NotebookError
-from valence_lib.notebooks import (
-    check_parameters,
-    normalise,
-    parse_parameter,
-    read_parameters,
-    run_notebook,
-    write_notebook,
-)
+from valence_lib.notebooks import normalise, run_notebook, write_notebook
 
 PARAMETERS = 'report = "here"\nseed = 0\nrate = 0.5\nquiet = False\nruns = ["a"]  # which'
 
@@ -208,6 +202,48 @@ def test_normalise_takes_out_what_differs_between_two_runs():
     nbformat.validate(found)
     once = nbformat.writes(found)
     assert nbformat.writes(normalise(found)) == once
+
+
+def _with_widgets(first: str, second: str, unseen: str) -> nbformat.NotebookNode:
+    """A notebook that shows one widget made of another, and a bar that only says how fast this machine was."""
+    show = {"application/vnd.jupyter.widget-view+json": {"model_id": first}, "text/plain": "Dropdown()"}
+    bar = {
+        "application/vnd.jupyter.widget-view+json": {"model_id": unseen},
+        "text/plain": "preprocess: 100%|##########| 540/540 [00:00<00:00, 1384.11 clips/s]",
+    }
+    cell = nbformat.v4.new_code_cell(
+        "menu", outputs=[nbformat.v4.new_output("display_data", d) for d in (show, bar)]
+    )
+    cell.id = "menu"
+    models = {
+        first: {"layout": f"IPY_MODEL_{second}"},
+        second: {"width": "3"},
+        unseen: {"value": "1384.11 clips/s"},
+    }
+    state = {name: {"model_name": "M", "state": models[name]} for name in sorted(models)}
+    widgets = {
+        "application/vnd.jupyter.widget-state+json": {"version_major": 2, "version_minor": 0, "state": state}
+    }
+    return nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": widgets})
+
+
+def test_widgets_are_named_by_their_order_and_progress_bars_go():
+    names = [letter * 32 for letter in "abcdef"]
+    first = normalise(_with_widgets(*names[:3]))
+    assert nbformat.writes(first) == nbformat.writes(normalise(_with_widgets(*reversed(names[3:]))))
+    (output,) = first.cells[0].outputs
+    assert output.data["application/vnd.jupyter.widget-view+json"]["model_id"] == f"{1:032x}"
+    state = first.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+    assert set(state) == {f"{1:032x}", f"{2:032x}"}
+    assert state[f"{1:032x}"]["state"]["layout"] == f"IPY_MODEL_{2:032x}"
+
+
+def test_a_notebook_with_other_cells_is_not_told_anew(tmp_path):
+    notebook = _notebook(tmp_path / "x.ipynb", "1", "2")
+    executed = nbformat.read(notebook, as_version=4)
+    del executed.cells[-1]
+    with pytest.raises(NotebookError, match=r"x\.ipynb has 3 code cells, but 2 were executed"):
+        notebooks.retold(executed, notebook)
 
 
 def test_write_notebook_leaves_what_stood_there_where_it_fails(tmp_path, monkeypatch):

@@ -15,7 +15,9 @@ from valence_lib.features import Standardiser, log_mel
 from valence_lib.models import build_model
 from valence_lib.predicting import predict_files, predict_windows
 from valence_lib.runs import Run
-from valence_lib.settings import TrainingSettings
+from valence_lib.settings import (
+    TrainingSettings,
+)
 
 RATE = 8000
 

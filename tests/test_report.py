@@ -11,10 +11,14 @@ import pytest
 from valence_lib import report
 from valence_lib.corpora import open_corpus
 from valence_lib.errors import RunError
-from valence_lib.files import write_json
+from valence_lib.files import digest_of, write_json
 from valence_lib.inspection import QUARANTINE_COLUMNS, Inspection, inspect_corpus
 from valence_lib.metrics import ccc, mse
-from valence_lib.settings import CorpusSettings, FeatureSettings
+from valence_lib.records import FEATURES_FOLDER
+from valence_lib.settings import (
+    CorpusSettings,
+    FeatureSettings,
+)
 from valence_lib.splits import assign_parts
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -25,7 +29,7 @@ def preprocessed(tmp_path_factory):
     """A report's folder after 1_preprocess, on a few clips of the demo corpus."""
     folder = tmp_path_factory.mktemp("reports") / "tiny"
     corpus, features, admitted = open_corpus("demo"), FeatureSettings(), CorpusSettings(clips_per_speaker=2)
-    store = folder.parent / report.FEATURES_FOLDER
+    store = folder.parent / FEATURES_FOLDER
     inspection = inspect_corpus(corpus, admitted, features, store, progress=False)
     given = list(inspection.clips["part"])
     inspection.clips["part"], split_by = assign_parts(inspection.clips, seed=0)
@@ -187,6 +191,23 @@ def test_results_keep_their_contract(preprocessed):
     assert against_cnn["verdict"] == "better"
     with pytest.raises(RunError, match="no row for LSTM3"):
         report.row_of(results, "LSTM3", "default", "test")
+
+
+def test_a_tuned_model_is_held_against_itself_untuned(preprocessed):
+    errors = {("LSTM2", "default"): 0.1, ("CNN", "default"): 0.5, ("CNN", "tuned"): 0.3, ("CNN", "seed"): 0.6}
+    runs = [write_run(preprocessed, *key, 0, error) for key, error in errors.items()]
+    tuning = {"model": "CNN", "trials": 20, "clips": digest_of(preprocessed / "preprocess" / "clips.csv")}
+    results, _ = report.collect_results(preprocessed, runs, tuning)
+    assert results["tuning"] == tuning
+    assert "tuning" not in report.collect_results(preprocessed, runs)[0]
+    pairs = [
+        (c["first"][0], *c["first"][1:], *c["second"]) for c in results["comparisons"] if c["metric"] == "mse"
+    ]
+    assert pairs.count(("CNN", "tuned", "CNN", "default")) == 1
+    assert pairs.count(("CNN", "tuned", "CNN", "seed")) == 1
+    assert len(pairs) == len(set(pairs))
+    with pytest.raises(RunError, match="chosen on other clips, or on another division"):
+        report.collect_results(preprocessed, runs, tuning | {"clips": "0" * 64})
 
 
 def test_an_unfinished_run_is_named(preprocessed):

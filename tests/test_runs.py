@@ -14,9 +14,13 @@ from valence_lib import runs
 from valence_lib.batches import Batch, pad
 from valence_lib.errors import RunError
 from valence_lib.features import Standardiser, log_mel
-from valence_lib.models import MODELS, build_model, count_parameters
+from valence_lib.models import build_model, count_parameters
+from valence_lib.registry import MODELS, training_settings
 from valence_lib.runs import Run, named, part_of, pick_device, predict_batches, read_tensors, save_tensors
-from valence_lib.settings import STANDARDISE, TrainingSettings, training_settings
+from valence_lib.settings import (
+    STANDARDISE,
+    TrainingSettings,
+)
 from valence_lib.training import train
 
 NEW_CLIPS = [log_mel(tone(1 + n / 40, 0.05 + n / 400, n), FEATURES) for n in range(150)]
@@ -116,7 +120,7 @@ def test_a_run_survives_being_copied_away(material, tmp_path, standardise):
 
 
 def test_no_settings_hold_a_path_of_this_machine(finished, tmp_path):
-    for name in ("settings.json", "best.safetensors", "last.safetensors", "history.csv"):
+    for name in ("settings.json", "best.safetensors", "finished.json", "history.csv"):
         assert str(finished.parent).encode() not in (finished / name).read_bytes()
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from valence_lib import sentences
 from valence_lib.errors import RunError
-from valence_lib.settings import PRESETS
+from valence_lib.registry import PRESETS
 
 CHOSEN = ("LSTM2", "default")
 
@@ -324,6 +324,47 @@ def test_every_preset_can_be_told(preset):
     assert found.startswith(f"One preset was used: the **{preset}** preset ")
     # What standardises by held-out audio says so.
     assert ("held-out" in found) == (preset == "speaker")
+
+
+BEST = {
+    "model": "CNN",
+    "changes": {"learning_rate": 0.0042, "batch_size": 8, "standardise": "clip"},
+    "trial": 7,
+    "validation_mse": 0.4321,
+    "trials": 20,
+    "pruned": 9,
+}
+TUNED = "The **tuned** preset is the best of 20 trials of a sweep over hyperparameters (9 of them pruned), chosen by its MSE on the validation clips, 0.432 in trial 7: CNN with learning rate 0.0042, batch size 8, standardise clip."  # fmt: skip
+
+
+def test_a_tuned_row_says_where_it_comes_from():
+    assert sentences.tuned(BEST) == TUNED
+    results = _results(tuning=BEST)
+    results["rows"] = [*results["rows"], _row("CNN", "tuned", "test")]
+    untuned = sentences.presets(_results())
+    assert sentences.presets(results) == f"{untuned} {TUNED}"
+    # What was asked for is still said to differ in one thing alone; the tuned preset, which does not, comes after it.
+    assert untuned.startswith("The presets differ in one thing alone")
+
+
+def test_a_setting_in_which_nothing_was_changed_is_told_so():
+    assert sentences.tuned({**BEST, "changes": {}}).endswith("CNN with nothing changed.")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [("better", "tuning makes it **better**"), ("worse", "tuning makes it **worse**"), ("tie", "a **tie**")],
+)
+def test_a_tuned_model_is_held_against_itself_untuned(verdict, said):
+    rows = [
+        _row("mean", None, "test", 0.7),
+        _row("CNN", "default", "test", 0.6),
+        _row("CNN", "tuned", "test", 0.5),
+    ]
+    comparisons = [_comparison(("CNN", "tuned"), ("CNN", "default"), verdict)]
+    found = sentences.tuning(_results(rows=rows, comparisons=comparisons, tuning=BEST))
+    assert said in found
+    assert "0.500 with the tuned preset and of 0.600 with the default preset" in found
 
 
 def _worst(*speakers):

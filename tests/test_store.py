@@ -15,7 +15,10 @@ from valence_lib.corpora import Corpus, open_corpus
 from valence_lib.errors import RunError
 from valence_lib.features import log_mel
 from valence_lib.inspection import inspect_corpus
-from valence_lib.settings import CorpusSettings, FeatureSettings
+from valence_lib.settings import (
+    CorpusSettings,
+    FeatureSettings,
+)
 from valence_lib.store import FeatureStore
 
 SETTINGS = FeatureSettings()

@@ -1,6 +1,7 @@
 """Training: it learns, repeats itself byte for byte, goes on after a kill as if there had been none, and stops at NaN."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,14 +17,17 @@ from toy import FEATURES, make_clips, make_material
 from valence_lib import runs, training
 from valence_lib.batches import pad
 from valence_lib.errors import RunError, SettingsError, TrainingError
-from valence_lib.models import MODELS, build_model
+from valence_lib.models import build_model
+from valence_lib.registry import MODELS, training_settings
 from valence_lib.runs import Run
-from valence_lib.settings import TrainingSettings, training_settings
+from valence_lib.settings import (
+    TrainingSettings,
+)
 from valence_lib.training import Material, train
 
 CPU = torch.device("cpu")
 EPOCHS = 5
-WEIGHTS = ("best.safetensors", "last.safetensors")
+KEPT = ("best.safetensors", "finished.json", "settings.json", "history.csv")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def _train(material, folder, settings=None):
 
 
 def _bytes(folder):
-    return {name: (folder / name).read_bytes() for name in (*WEIGHTS, "settings.json", "history.csv")}
+    return {name: (folder / name).read_bytes() for name in KEPT}
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +113,15 @@ def test_the_loop_is_adam_on_the_mse_with_clipped_gradients(material, tmp_path, 
     settings = TrainingSettings(
         model="CNN", seed=4, epochs=3, batch_size=48, weight_decay=1e-2, max_gradient_norm=max_gradient_norm
     )
-    history = _train(material, tmp_path, settings)
+    copied = tmp_path / "copied.safetensors"
+    history = train(
+        material,
+        settings,
+        tmp_path,
+        CPU,
+        False,
+        lambda _: shutil.copyfile(tmp_path / "last.safetensors", copied),
+    )
     rows = material.rows("train")
     frames = np.concatenate([material.store[row] for row in rows]).astype(np.float64)
     clips = [(material.store[row] - frames.mean(0)) / frames.std(0) for row in rows]
@@ -130,7 +142,7 @@ def test_the_loop_is_adam_on_the_mse_with_clipped_gradients(material, tmp_path, 
         adam.step()
     assert history["training_mse"].tolist() == pytest.approx(losses, rel=1e-4)
     assert norm > 1  # so that the smaller limit did clip
-    for name, tensor in load_file(tmp_path / "last.safetensors").items():
+    for name, tensor in load_file(copied).items():
         if name.startswith("model."):
             expected = model.state_dict()[name.removeprefix("model.")]
             torch.testing.assert_close(tensor, expected, atol=2e-5, rtol=1e-3)
@@ -170,7 +182,7 @@ from pathlib import Path
 import torch
 from toy import make_material
 from valence_lib import runs
-from valence_lib.settings import training_settings
+from valence_lib.registry import MODELS, training_settings
 from valence_lib.training import train
 
 save_file, written = runs.save_file, []
@@ -201,7 +213,6 @@ def test_a_killed_training_goes_on_as_if_undisturbed(material, store_folder, tmp
 def test_a_finished_training_is_not_done_again(material, tmp_path, undisturbed, monkeypatch):
     for name, content in _bytes(undisturbed[0]).items():
         (tmp_path / name).write_bytes(content)
-    (tmp_path / "seconds.json").write_text('{"seconds": 1.5}')
     monkeypatch.setattr(training._Loop, "run_epoch", lambda *_: pytest.fail("an epoch was run"))
     pd.testing.assert_frame_equal(_train(material, tmp_path), undisturbed[1])
 
@@ -221,19 +232,36 @@ def test_a_checkpoint_of_other_clips_is_not_gone_on_with(material, store_folder,
     assert _bytes(tmp_path) == _bytes(undisturbed[0])
 
 
-def test_a_damaged_checkpoint_is_said_to_be_damaged(material, tmp_path):
-    _train(material, tmp_path, _settings("CNN", epochs=1))
-    last = tmp_path / "last.safetensors"
-    last.write_bytes(last.read_bytes()[:100])
-    with pytest.raises(RunError, match=r"last\.safetensors is damaged"):
-        _train(material, tmp_path, _settings("CNN", epochs=1))
+@pytest.fixture
+def cut_off(material, tmp_path):
+    """What a training leaves that is stopped after its first epoch: the path of its checkpoint."""
+    with pytest.raises(KeyboardInterrupt):
+        train(material, _settings("CNN"), tmp_path, CPU, False, _interrupt)
+    return tmp_path / "last.safetensors"
 
 
-def test_a_checkpoint_without_its_digest_is_said_to_be_damaged(material, tmp_path):
-    _train(material, tmp_path, _settings("CNN", epochs=1))
-    runs.save_tensors(tmp_path / "last.safetensors", load_file(tmp_path / "last.safetensors"), {})
-    with pytest.raises(RunError, match=r"last\.safetensors is damaged"):
-        _train(material, tmp_path, _settings("CNN", epochs=1))
+def test_a_damaged_checkpoint_is_said_to_be_damaged(material, tmp_path, cut_off):
+    cut_off.write_bytes(cut_off.read_bytes()[:100])
+    with pytest.raises(RunError, match="holds of a training is damaged"):
+        _train(material, tmp_path, _settings("CNN"))
+
+
+def test_a_checkpoint_without_its_digest_is_said_to_be_damaged(material, tmp_path, cut_off):
+    runs.save_tensors(cut_off, load_file(cut_off), {})
+    with pytest.raises(RunError, match="holds of a training is damaged"):
+        _train(material, tmp_path, _settings("CNN"))
+
+
+def test_what_a_training_prints_does_not_tell_that_it_was_cut_off(material, tmp_path, capsys):
+    train(material, _settings("CNN"), tmp_path / "undisturbed", CPU)
+    printed = capsys.readouterr().out
+    assert printed.count("epoch") == EPOCHS
+    with pytest.raises(KeyboardInterrupt):
+        train(material, _settings("CNN"), tmp_path, CPU, after_epoch=_interrupt)
+    capsys.readouterr()
+    for _ in range(2):  # going on, and finding it finished
+        train(material, _settings("CNN"), tmp_path, CPU)
+        assert capsys.readouterr().out == printed
 
 
 def test_no_old_weights_pass_for_those_of_a_new_training(material, tmp_path, monkeypatch):
@@ -255,8 +283,6 @@ def test_test_labels_change_no_weight(store_folder, tmp_path, undisturbed):
     clips.loc[clips["part"] == "test", "valence"] = 1.0
     history = _train(make_material(store_folder, clips), tmp_path)
     assert (tmp_path / "best.safetensors").read_bytes() == (undisturbed[0] / "best.safetensors").read_bytes()
-    last, expected = (load_file(folder / "last.safetensors") for folder in (tmp_path, undisturbed[0]))
-    assert all(torch.equal(last[name], expected[name]) for name in expected)
     pd.testing.assert_frame_equal(history, undisturbed[1])
 
 

@@ -7,7 +7,10 @@ import pandas as pd
 
 from valence_lib.corpora import Clip, Corpus
 from valence_lib.inspection import inspect_corpus
-from valence_lib.settings import CorpusSettings, FeatureSettings
+from valence_lib.settings import (
+    CorpusSettings,
+    FeatureSettings,
+)
 from valence_lib.store import FeatureStore
 from valence_lib.training import Material
 from valence_lib.waveforms import Waveform

@@ -1,21 +1,24 @@
-"""The command line: `valence check | predict | report | notebook`.
+"""The command line: `valence check | predict | report | sweep | plan | verify | notebook`.
 
 Heavy libraries are imported by the command that needs them, so that `valence --help` answers at once.
 """
 
 import argparse
 import csv
+import errno
 import math
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from valence_lib import __version__
 from valence_lib.errors import SettingsError, ValenceError
 
-REPORT_TITLE = "Predicting emotional valence from speech"
+if TYPE_CHECKING:
+    from valence_lib.jobs import Request
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +32,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValenceError as error:
         print(f"valence: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("valence: stopped; what was finished is kept, and the same command goes on.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        print(f"valence: {error}. {_DISK_ERRORS[error.errno]}", file=sys.stderr)
+        return 1
+
+
+# What a disk says, and how to mend it; whatever was there before is whole.
+_DISK_ERRORS = {
+    errno.ENOSPC: "The disk is full: free some space and start again; what was finished is kept.",
+    errno.EDQUOT: "Your quota is used up: free some space and start again; what was finished is kept.",
+    errno.EROFS: "That place can only be read: make it writable, or work in a copy of the project.",
+    errno.EACCES: "You may not write there: change the permissions, or work in a copy of the project.",
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,30 +85,40 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(command=_predict)
 
     report = commands.add_parser("report", help="corpus -> trained models, tables, figures and the report")
-    report.add_argument("--corpus", default="demo", help="as for check (default: demo)")
-    report.add_argument("--name", help="of the folder under reports/ (default: after the corpus)")
-    report.add_argument(
-        "--preset", default="default", help="how to train; preset seed is always shown beside it"
-    )
-    report.add_argument("--seed", type=int, default=0, help="first seed, and that of the split (default: 0)")
-    report.add_argument(
-        "--seeds", type=int, default=3, help="trainings of each model and preset (default: 3)"
-    )
-    report.add_argument("--epochs", type=int, default=20, help="of each training (default: 20)")
-    report.add_argument(
-        "--precision", default="float32", help="of large products: bfloat16 pays where there are units for it"
-    )
-    report.add_argument("--range", default="1,5", metavar="LOW,HIGH", help="the rating scale (default: 1,5)")
-    report.add_argument(
-        "--clips-per-speaker", type=int, default=0, metavar="N", help="a smaller corpus; 0 takes all"
-    )
+    _add_request(report)
     report.add_argument(
         "--jobs", type=int, default=os.cpu_count(), help="notebooks at a time (default: all cores)"
     )
-    report.add_argument(
-        "--stop-with-parent", action="store_true", help="end when the calling process ends (Linux)"
-    )
+    _add_ways_to_run(report)
     report.set_defaults(command=_report)
+
+    sweep = commands.add_parser("sweep", help="tune hyperparameters, by one study that all workers share")
+    _add_corpus(sweep)
+    sweep.add_argument(
+        "--budget",
+        default="20",
+        help="trials, as in 20, or minutes, as in 10min, of the whole study (default: 20)",
+    )
+    sweep.add_argument("--jobs", type=int, default=os.cpu_count(), help="workers (default: all cores)")
+    _add_ways_to_run(sweep)
+    sweep.set_defaults(command=_sweep, preset="default", seeds=1, precision="float32", tuned=False)
+
+    plan = commands.add_parser("plan", help="say what a report would run, and why; run nothing")
+    _add_request(plan)
+    plan.set_defaults(command=_plan)
+
+    job = commands.add_parser("job", help="do one job of a report that `valence report` has asked for")
+    job.add_argument("report", type=Path, help="reports/<name>")
+    job.add_argument("name", help="of the job, as in <report>/request.json")
+    job.add_argument("--reads", nargs="*", type=Path, default=[], metavar="FILE")
+    job.add_argument(
+        "--leaves", nargs="+", type=Path, metavar="FILE", help="files, or folders for all in them"
+    )
+    job.set_defaults(command=_job)
+
+    verify = commands.add_parser("verify", help="hold every artefact of a report against its record")
+    verify.add_argument("report", type=Path, help="reports/<name>")
+    verify.set_defaults(command=_verify)
 
     render = commands.add_parser("render", help="lay an executed report notebook out as HTML and PDF")
     render.add_argument("notebook", type=Path)
@@ -105,10 +135,53 @@ def _parser() -> argparse.ArgumentParser:
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="parameters"
     )
     notebook.add_argument(
-        "--hold", type=Path, metavar="FILE", help="a file to lock meanwhile, which later builds wait for"
+        "--time-limit", type=float, metavar="SECONDS", help="after which it is stopped (default: never)"
     )
     notebook.set_defaults(command=_notebook)
     return parser
+
+
+def _add_request(parser: argparse.ArgumentParser) -> None:
+    """The options that say what a report is to be made of."""
+    _add_corpus(parser)
+    parser.add_argument(
+        "--preset", default="default", help="how to train; preset seed is always shown beside it"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="trainings of each model and preset (default: 3)"
+    )
+    parser.add_argument(
+        "--precision", default="float32", help="of large products: bfloat16 pays where there are units for it"
+    )
+    parser.add_argument("--tuned", action="store_true", help="add a row for what `valence sweep` found best")
+
+
+def _add_ways_to_run(parser: argparse.ArgumentParser) -> None:
+    """The options that change nothing in what comes out."""
+    parser.add_argument(
+        "--time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="after which a notebook is stopped (default: never)",
+    )
+    parser.add_argument(
+        "--profile", help="of workflow/profiles/, to run on a cluster (default: on this machine)"
+    )
+    parser.add_argument(
+        "--stop-with-parent", action="store_true", help="end when the calling process ends (Linux)"
+    )
+
+
+def _add_corpus(parser: argparse.ArgumentParser) -> None:
+    """The options that a report and its sweep share: on what, and how long, to train."""
+    parser.add_argument("--corpus", default="demo", help="as for check (default: demo)")
+    parser.add_argument("--name", help="of the folder under reports/ (default: after the corpus)")
+    parser.add_argument("--seed", type=int, default=0, help="first seed, and that of the split (default: 0)")
+    parser.add_argument("--epochs", type=int, default=20, help="of each training (default: 20)")
+    parser.add_argument("--range", default="1,5", metavar="LOW,HIGH", help="the rating scale (default: 1,5)")
+    parser.add_argument(
+        "--clips-per-speaker", type=int, default=0, metavar="N", help="a smaller corpus; 0 takes all"
+    )
 
 
 def parse_range(text: str) -> tuple[float, float]:
@@ -122,6 +195,24 @@ def parse_range(text: str) -> tuple[float, float]:
     except ValueError:
         raise SettingsError(f"the range {text!r} was given; expected two numbers as in 1,5.") from None
     return low, high
+
+
+def parse_budget(text: str) -> tuple[int, float]:
+    """A sweep's budget as trials and minutes, of which one is 0: "20" or "10min".
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    number = text.removesuffix("min").strip()
+    try:
+        trials, minutes = (0, float(number)) if text.endswith("min") else (int(number), 0.0)
+    except ValueError:
+        trials, minutes = 0, 0.0
+    if not (trials > 0 or 0 < minutes < math.inf):
+        raise SettingsError(
+            f"BUDGET={text!r} was given; expected a number of trials above 0, as in 20, or of minutes, as in 10min."
+        )
+    return trials, minutes
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -189,30 +280,29 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _notebook(options: argparse.Namespace) -> int:
-    from valence_lib.building import held_while_running
-    from valence_lib.notebooks import parse_parameter, run_notebook
+    from valence_lib.cells import parse_parameter
+    from valence_lib.notebooks import run_notebook
 
     parameters = {name: parse_parameter(options.notebook, name, text) for name, text in options.parameters}
-    with held_while_running(options.hold) if options.hold else nullcontext():
-        run_notebook(options.notebook, options.destination, parameters)
+    run_notebook(options.notebook, options.destination, parameters, time_limit=options.time_limit)
     return 0
 
 
 def _render(options: argparse.Namespace) -> int:
-    from valence_lib.rendering import render_html, render_pdf
+    from valence_lib.rendering import render_report
 
-    render_html(options.notebook, options.html, REPORT_TITLE)
-    render_pdf(options.notebook, options.pdf, REPORT_TITLE)
+    render_report(options.notebook, options.html, options.pdf)
     return 0
 
 
-def _report(options: argparse.Namespace) -> int:
-    from valence_lib.building import Request, build_report, default_name
+def _request(options: argparse.Namespace) -> "Request":
+    from valence_lib.jobs import Request, default_name, load_best
 
     low, high = parse_range(options.range)
-    request = Request(
+    name = options.name or default_name(options.corpus)
+    return Request(
         corpus=options.corpus,
-        name=options.name or default_name(options.corpus),
+        name=name,
         preset=options.preset,
         seed=options.seed,
         seeds=options.seeds,
@@ -221,8 +311,46 @@ def _report(options: argparse.Namespace) -> int:
         valence_low=low,
         valence_high=high,
         clips_per_speaker=options.clips_per_speaker,
+        best=load_best(name) if options.tuned else {},
     )
-    return build_report(request, options.jobs, options.stop_with_parent)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from valence_lib.building import build_report
+
+    return build_report(
+        _request(options), options.jobs, options.stop_with_parent, options.time_limit, options.profile
+    )
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    trials, minutes = parse_budget(options.budget)
+    from valence_lib.building import build_report
+
+    request = _request(options)
+    workers = request.workers(trials, minutes, options.jobs)
+    return build_report(
+        request, options.jobs, options.stop_with_parent, options.time_limit, options.profile, workers
+    )
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from valence_lib.building import show_plan
+
+    return show_plan(_request(options))
+
+
+def _job(options: argparse.Namespace) -> int:
+    from valence_lib.building import run_job
+
+    run_job(options.report, options.name, options.reads, options.leaves)
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from valence_lib.verifying import verify_report
+
+    return verify_report(options.report)
 
 
 if __name__ == "__main__":

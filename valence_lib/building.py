@@ -1,22 +1,28 @@
-"""The way from one command to a finished report: checks what was asked, then lets Snakemake do what is stale."""
+"""The way from one command to a finished report: what is stale is found by content, and Snakemake does it."""
 
+import csv
 import fcntl
 import json
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from valence_lib.errors import RunError, SettingsError, unknown_name
-from valence_lib.files import source_digest, stamp_of, write_json
-from valence_lib.settings import MODEL_RECIPES, PRESETS, CorpusSettings, training_settings
+from valence_lib import records, slurm
+from valence_lib.errors import LackOfMemoryError, RunError, SettingsError, ValenceError, unknown_name
+from valence_lib.files import digest_of, digest_of_tree, remove_orphans, write_json
+from valence_lib.jobs import CORPUS_LINK, REQUEST_FILE, Job, Request, corpus_seen_from_project, project_root
+from valence_lib.progress import JobProgress, Progress, failed_for_good
+from valence_lib.provenance import environment
+from valence_lib.records import FEATURES_FOLDER, Record, load_record, record_path
 from valence_lib.warm_start import end_with_parent, serving
 
 HELD_BY_NOTEBOOKS = ".notebooks-at-work"
+LOGS_FOLDER = "logs"
 # What the notebooks and the page take seconds to import. Not `training` and `inspection`, whose progress bars
 # find out at their import whether they are in a notebook, nor seaborn, whose widgets do; scipy.stats is most of it.
 _WARM = (
@@ -29,141 +35,370 @@ _WARM = (
 )
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a report is to be made of.
-
-    Args:
-        corpus: "demo" or a path.
-        name: of the folder under reports/.
-        preset: how to train; preset seed, the course report's way, is always shown beside it.
-        seed: the first seed, and that of the split.
-        seeds: how many trainings of each model and preset, with successive seeds.
-        epochs: of each training.
-        precision: of each training's large products.
-        valence_low, valence_high: the rating scale.
-        clips_per_speaker: a smaller corpus of the first so many clips of each speaker; 0 takes all.
-    """
-
-    corpus: str = "demo"
-    name: str = "demo"
-    preset: str = "default"
-    seed: int = 0
-    seeds: int = 3
-    epochs: int = 20
-    precision: str = "float32"
-    valence_low: float = 1.0
-    valence_high: float = 5.0
-    clips_per_speaker: int = 0
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise SettingsError(
-                f"NAME={self.name!r} cannot name a folder under reports/; "
-                "expected letters, digits, '.', '_' and '-', beginning with a letter or digit."
-            )
-        if self.preset not in PRESETS:
-            raise SettingsError(unknown_name("preset", self.preset, PRESETS))
-        if self.seeds < 1:
-            raise SettingsError(
-                f"SEEDS={self.seeds} was given; expected how many trainings of each model, 1 or more."
-            )
-        training_settings("LSTM2", self.preset, self.seed, epochs=self.epochs, precision=self.precision)
-        CorpusSettings(self.valence_low, self.valence_high, self.clips_per_speaker, self.seed)
-
-    def runs(self) -> list[dict[str, str | int]]:
-        """Every training: model, preset and seed."""
-        return [
-            {"model": model, "preset": preset, "seed": seed}
-            for preset in dict.fromkeys((self.preset, "seed"))
-            for model in MODEL_RECIPES
-            for seed in range(self.seed, self.seed + self.seeds)
-        ]
-
-
-def default_name(corpus: str) -> str:
-    """The report's name where none was given: after the corpus, a manifest counting as its folder.
-
-    Raises:
-        RunError: a report of that name is on another corpus.
-    """
-    from valence_lib.corpora import folder_of
-
-    path = folder_of(corpus).resolve()
-    stem = path.stem if path.suffix in (".pkl", ".pickle") else path.name
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "report"
-    earlier = project_root() / "reports" / name / "request.json"
-    before = json.loads(earlier.read_text(encoding="utf-8"))["corpus"] if earlier.is_file() else None
-    if before not in (None, _seen_from_notebooks(corpus)):
-        raise RunError(
-            f"reports/{name} is on another corpus than {corpus!r}; give this report a NAME of its own."
-        )
-    return name
-
-
-def _seen_from_notebooks(corpus: str) -> str:
-    """The corpus as the notebooks name it, which run in notebooks/ and should not hold this machine's paths."""
-    if corpus == "demo":
-        return corpus
-    return os.path.relpath(Path(corpus).expanduser(), project_root() / "notebooks")
-
-
-def project_root() -> Path:
-    """The clone that holds this package, its notebooks and its workflow.
-
-    Raises:
-        RunError: the package was installed without them.
-    """
-    root = Path(__file__).resolve().parent.parent
-    if not (root / "workflow" / "Snakefile").is_file():
-        raise RunError(
-            f"{root} holds no workflow/Snakefile; reports are made from a clone of the project, "
-            "installed with pip install -e . (which `make report` does)."
-        )
-    return root
-
-
-def build_report(request: Request, jobs: int, stop_with_parent: bool = False) -> int:
-    """Bring reports/<name>/ up to date; return Snakemake's exit status.
+def build_report(
+    request: Request,
+    jobs: int,
+    stop_with_parent: bool = False,
+    time_limit: float | None = None,
+    profile: str | None = None,
+    workers: Sequence[Job] = (),
+) -> int:
+    """Bring reports/<name>/ up to date; return Snakemake's exit status, 0 where there was nothing to do.
 
     Args:
         jobs: notebooks that run at a time, one thread each.
         stop_with_parent: end when the process that started this one ends (Linux), as make's recipes should.
+        time_limit: seconds after which a notebook is stopped.
+        profile: a folder of workflow/profiles/, such as "slurm"; None runs everything on this machine.
+        workers: of a sweep, which then takes the place of all that comes after preprocessing.
 
     Raises:
         CorpusError: there is no such corpus.
         RunError: another build works on the same report.
+        SettingsError: there is no such profile.
     """
-    from valence_lib.corpora import folder_of, open_corpus
+    from valence_lib.corpora import open_corpus
 
     open_corpus(request.corpus)
     root = project_root()
     folder = root / "reports" / request.name
     if stop_with_parent:
         end_with_parent()
+    settings = _settings_of(root, profile)
     with _only_build(folder):
-        config = folder / "request.json"
+        slurm.end_jobs(folder)
         _wait_for_orphans(folder)
-        content = asdict(request) | {
-            "corpus": _seen_from_notebooks(request.corpus),
-            "runs": request.runs(),
-            "corpus_stamp": stamp_of(folder_of(request.corpus)),
-            "source": source_digest(),
-        }
-        write_json(config, content)
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "workflow" / "Snakefile")]
-        command += ["--directory", str(root), "--configfile", str(config), "--cores", str(jobs)]
-        # Outputs appear whole or not at all, and the lock above is freed by the system also after a kill.
-        command += ["--nolock", "--rerun-incomplete", "--keep-going", "--quiet", "host", "reason"]
-        with serving(_WARM, root) as found:
+        remove_orphans(folder.parent)
+        steps = _steps(request, root)
+        if workers:
+            steps = [step for step in steps if step.name == "preprocess"] + list(workers)
+        write_json(folder / REQUEST_FILE, _request_file(request, steps, root, time_limit))
+        stale = {name: why for name, why in plan(folder, steps, root).items() if why}
+        if not stale:
+            print(f"Nothing is stale: {_outcome(folder, workers)}")
+            return 0
+        on_slurm = settings.get("executor") == "slurm"
+        command = _snakemake(root, folder, list(stale), workers)
+        if profile:
+            command += ["--workflow-profile", str(_profiles(root) / profile)]
+            jobs = settings.get("jobs", jobs)
+        else:
+            command += ["--cores", str(jobs)]
+        log = folder / LOGS_FOLDER / "snakemake.log"
+        if on_slurm:
+            prefix = slurm.job_prefix(folder)
+            command += ["--slurm-jobname-prefix", prefix, "--slurm-logdir", str(log.parent / "slurm")]
+            print(f"The jobs on Slurm are named {prefix}_...", flush=True)
+        # A job that is not stale itself runs where one before it does, and then looks whether it has to do anything.
+        may_run = [job for job in steps if job.name in stale]
+        kinds = [" ".join((job.program, *job.models)) for job in may_run]
+        progress = Progress([job.name for job in may_run], kinds, jobs)
+        with ExitStack() as stack:
+            environment_of_jobs: dict[str, str] = {}
+            if on_slurm:
+                environment_of_jobs = stack.enter_context(slurm.submitting(folder))
+            elif not profile:
+                environment_of_jobs = stack.enter_context(serving(_WARM, root))
+            stack.enter_context(progress.following(log.parent))
+            file = stack.enter_context(log.open("wb"))
             finished = subprocess.run(
-                command, check=False, env=os.environ | found, preexec_fn=end_with_parent
+                command,
+                check=False,
+                env=os.environ | environment_of_jobs,
+                stdout=file,
+                stderr=file,
+                preexec_fn=end_with_parent,
             )
-    if finished.returncode == 0:
-        print(
-            f"The report lies at {os.path.relpath(folder / 'report.html')} and {os.path.relpath(folder / 'report.pdf')}"
-        )
+        # Once more: a process that was killed just before this build may not have been gone yet.
+        remove_orphans(folder.parent)
+    # A worker ends well only once the study's budget is spent, so that of several one is enough.
+    spent = any(progress.outcomes.get(worker.name, "failed") != "failed" for worker in workers)
+    if finished.returncode == 0 or spent:
+        if not workers:
+            _tell_seconds(folder / records.MEASURED)
+        print(_outcome(folder, workers))
+        return 0
+    _tell_failure(progress, log, "sweep" if workers else "report")
     return finished.returncode
+
+
+def _snakemake(root: Path, folder: Path, stale: Sequence[str], workers: Sequence[Job]) -> list[str]:
+    """The command that runs the stale jobs of a report and those after them, wherever."""
+    targets = [os.path.relpath(record_path(folder, worker.name), root) for worker in workers]
+    command = [sys.executable, "-m", "snakemake", *targets]
+    command += ["--snakefile", str(root / "workflow" / "Snakefile")]
+    command += ["--directory", str(root), "--configfile", str(folder / REQUEST_FILE)]
+    # Whether a job is stale is found by content, in `plan`; to Snakemake, its record is what it makes.
+    forced = [os.path.relpath(record_path(folder, name), root) for name in stale]
+    command += ["--rerun-triggers", "input", "--forcerun", *forced]
+    # Records appear whole or not at all, and the build's lock is freed by the system also after a kill.
+    return [*command, "--nolock", "--rerun-incomplete", "--keep-going"]
+
+
+def _tell_seconds(measured: Path) -> None:
+    if measured.is_file():
+        for name, seconds in json.loads(measured.read_text(encoding="utf-8")).items():
+            print(f"{name}: {seconds:.0f} s a training")
+
+
+def _tell_failure(progress: Progress, log: Path, what: str) -> None:
+    if "failed" not in progress.outcomes.values():
+        said = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        print("\n".join(said[-15:]), file=sys.stderr)
+    if progress.silent:
+        silent = ", ".join(progress.silent)
+        print(f"Ended without a word, as jobs do that are ended from outside: {silent}", file=sys.stderr)
+    print(
+        f"The {what} is not finished; what was, is kept, and `make {what}` goes on. Logs: {_seen(log.parent)}",
+        file=sys.stderr,
+    )
+
+
+def show_plan(request: Request) -> int:
+    """Print what `build_report` would do, and why; return 0."""
+    from valence_lib.corpora import open_corpus
+
+    open_corpus(request.corpus)
+    root = project_root()
+    folder = root / "reports" / request.name
+    reasons = plan(folder, _steps(request, root), root)
+    width = max(map(len, reasons))
+    for name, why in reasons.items():
+        print(f"{name:{width}}  {'; '.join(why) or 'up to date'}")
+    return 0
+
+
+def _outcome(folder: Path, workers: Sequence[Job]) -> str:
+    if workers:
+        from valence_lib.sentences import tuned
+
+        best = folder / "sweep" / "best.json"
+        said = tuned(json.loads(best.read_text(encoding="utf-8"))).replace("**", "")
+        return f"{said} It stands in {_seen(best)}."
+    return f"The report lies at {_seen(folder / 'report.html')} and {_seen(folder / 'report.pdf')}"
+
+
+def _seen(path: Path) -> str:
+    return os.path.relpath(path)
+
+
+def _profiles(root: Path) -> Path:
+    return root / "workflow" / "profiles"
+
+
+def _settings_of(root: Path, profile: str | None) -> dict[str, Any]:
+    """What a profile says; nothing where there is none."""
+    if profile is None:
+        return {}
+    known = {path.parent.name: path for path in _profiles(root).glob("*/config.yaml")}
+    if profile not in known:
+        raise SettingsError(unknown_name("profile", profile, known))
+    import yaml
+
+    try:
+        settings = yaml.safe_load(known[profile].read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{_seen(known[profile])} is no YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise SettingsError(
+            f"{_seen(known[profile])} holds no settings; expected lines such as `executor: slurm`."
+        )
+    return settings
+
+
+def _steps(request: Request, root: Path) -> list[Job]:
+    """The jobs of a request, whose corpus is read through once, and then only where it changed."""
+    from valence_lib.corpora import folder_of
+
+    folder = root / "reports" / request.name
+    where = folder_of(request.corpus)
+    if folder.is_dir() and request.corpus != "demo":
+        _link(folder / CORPUS_LINK, (where if where.is_dir() else where.parent).resolve(), root)
+    return request.jobs(digest_of_tree(where, folder / ".corpus-digests.json" if folder.is_dir() else None))
+
+
+def _request_file(
+    request: Request, steps: Sequence[Job], root: Path, time_limit: float | None
+) -> dict[str, Any]:
+    """What Snakemake and the jobs read."""
+    return asdict(request) | {
+        "corpus": corpus_seen_from_project(request.corpus, root),
+        "runs": request.runs(),
+        "time_limit": time_limit,
+        "jobs": {job.name: {"job": asdict(job), "made_of": job.made_of(root)} for job in steps},
+    }
+
+
+def _link(link: Path, target: Path, root: Path) -> None:
+    text = os.path.relpath(target, link.parent) if target.is_relative_to(root) else str(target)
+    if link.is_symlink() and os.readlink(link) == text:  # noqa: PTH115 (Path.readlink would lose "./")
+        return
+    link.unlink(missing_ok=True)
+    link.symlink_to(text)
+
+
+# What is stale
+
+
+def plan(folder: Path, steps: Sequence[Job], root: Path) -> dict[str, list[str]]:
+    """Why each job has to run, in the jobs' order; an empty list where it has not.
+
+    Nothing but content decides: a file that was only touched, or changed and changed back, makes nothing stale.
+    """
+    reasons: dict[str, list[str]] = {}
+    made_by: dict[str, str] = {}
+    for job in steps:
+        record = load_record(record_path(folder, job.name))
+        reasons[job.name] = _reasons(folder, job, record, root, made_by, reasons)
+        for name in record.leaves if record else ():
+            made_by[os.path.relpath(folder / name, root)] = job.name
+    return reasons
+
+
+def _reasons(
+    folder: Path,
+    job: Job,
+    record: Record | None,
+    root: Path,
+    made_by: dict[str, str],
+    before: dict[str, list[str]],
+) -> list[str]:
+    if record is None:
+        return ["not finished yet"]
+    found = _differences(record.made_of, job.made_of(root))
+    found += [f"{name} is not what it left" for name in record.changed(folder)]
+    if job.name == "preprocess" and not found and (lost := _shards_lost(folder)):
+        found.append(f"{lost} files of the feature store are gone")
+    after = {made_by[name] for name in record.reads if name in made_by}
+    found += [f"after {name}" for name in before if name in after and before[name]]
+    for name, digest in record.reads.items():
+        if name not in made_by and (not (root / name).is_file() or digest_of(root / name) != digest):
+            found.append(f"{name} changed")
+    return found
+
+
+def _differences(before: Any, now: Any) -> list[str]:
+    """What a job is made of now and was not before, in words."""
+    found = []
+    words = {"code": "its code changed", "text": "its text changed", "lock": "requirements.lock changed"}
+    for name in now:
+        if before.get(name) == now[name]:
+            continue
+        if name in ("parameters", "modules", "data", "values"):
+            keys = sorted(k for k in {*before[name], *now[name]} if before[name].get(k) != now[name].get(k))
+            if name == "parameters":
+                found += [f"{key}: {before[name].get(key)!r} -> {now[name].get(key)!r}" for key in keys]
+            else:
+                found += [f"{key} changed" for key in keys]
+        else:
+            found.append(words.get(name, f"{name}: {before.get(name)} -> {now[name]}"))
+    return found
+
+
+def _shards_lost(folder: Path) -> int:
+    with (folder / "preprocess" / "clips.csv").open(encoding="utf-8", newline="") as file:
+        shards = {row["shard"] for row in csv.DictReader(file)}
+    return sum(not (folder.parent / FEATURES_FOLDER / f"{shard}.npy").is_file() for shard in shards)
+
+
+# One job
+
+
+def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Path]) -> None:
+    """Do one job of a report's request, or find its results where they were done before; write its record.
+
+    Args:
+        folder: the report's.
+        reads: files that other jobs left, or that lie in the project.
+        leaves: files and folders that it leaves.
+
+    Raises:
+        ValenceError: what it runs failed.
+    """
+    from valence_lib.notebooks import read_notebook, retold, write_notebook
+
+    root = folder.resolve().parent.parent
+    slurm.check_build(folder)
+    if said := failed_for_good(folder / LOGS_FOLDER, name):
+        raise RunError(f"{name} has failed in this build, and would again: {said}")
+    request = json.loads((folder / REQUEST_FILE).read_text(encoding="utf-8"))
+    job, made_of = Job(**request["jobs"][name]["job"]), request["jobs"][name]["made_of"]
+    main, program = folder / job.main, root / job.program
+    progress = JobProgress(folder / LOGS_FOLDER, name)
+    progress.tell(begins=True)
+    try:
+        with held_while_running(folder / HELD_BY_NOTEBOOKS):
+            digests = {os.path.relpath(path.resolve(), root): digest_of(path) for path in reads}
+            record, outcome = _find(folder, name, made_of, digests, leaves)
+            if record is None:
+                outcome = "executed"
+                _execute(program, main, made_of["parameters"], progress, request["time_limit"])
+                names = records.files_left(folder, leaves)
+                record = Record(made_of, digests, records.digests_of(folder, names), environment())
+                _check_unchanged(folder, job, made_of, root)
+                records.keep(folder, record, names)
+            elif made_of["text"] != record.made_of["text"]:
+                write_notebook(main, retold(read_notebook(main), program))
+                left = {**record.leaves, **records.digests_of(folder, [main.relative_to(folder).as_posix()])}
+                record = replace(record, made_of=made_of, leaves=left)
+            main.with_suffix(".failed.ipynb").unlink(missing_ok=True)
+            record.save(record_path(folder, name))
+    except BaseException as error:
+        said = str(error) if isinstance(error, ValenceError | OSError) else repr(error)
+        progress.log(said)
+        # Once more, it would fail again; what lacked memory, or a disk that is full, need not.
+        for_good = isinstance(error, ValenceError) and not isinstance(error, LackOfMemoryError)
+        progress.tell(ended="failed", message=said, for_good=for_good)
+        raise
+    progress.tell(ended=outcome)
+
+
+def _find(
+    folder: Path, name: str, made_of: Any, reads: dict[str, str], leaves: Sequence[Path]
+) -> tuple[Record | None, str]:
+    """The record of a job that was done before with the same results, which then lie in the report's folder."""
+    key = records.key_of(made_of, reads)
+    record = records.kept(folder, key)
+    if record and not record.changed(folder):
+        outcome = "up to date"
+    else:
+        record, outcome = records.restore(folder, key, leaves), "restored"
+    if record and name == "preprocess" and _shards_lost(folder):
+        return None, ""
+    return record, outcome
+
+
+def _execute(
+    program: Path, main: Path, parameters: dict[str, Any], progress: JobProgress, time_limit: float | None
+) -> None:
+    if program.suffix == ".ipynb":
+        from valence_lib.notebooks import run_notebook
+
+        run_notebook(program, main, parameters, progress, time_limit)
+        return
+    from valence_lib.rendering import render_report
+
+    folder = main.parent
+    render_report(folder / "notebooks" / "5_report.ipynb", main, folder / "report.pdf")
+
+
+def _check_unchanged(folder: Path, job: Job, made_of: Any, root: Path) -> None:
+    """No code that ran may have changed since the build began: its results would be kept under a wrong key.
+
+    Raises:
+        RunError: a file of the project did.
+    """
+    began = (folder / REQUEST_FILE).stat().st_mtime_ns
+    files = (job.program, *made_of["modules"], *made_of["data"])
+    edited = [name for name in files if (root / name).stat().st_mtime_ns > began]
+    if edited and (changed := _differences(made_of, job.made_of(root))):
+        raise RunError(
+            f"{', '.join(edited)} changed while it was in use ({'; '.join(changed)}), so that it is not known what "
+            "the results were made of. Run `make report` again."
+        )
+
+
+# One build at a time
 
 
 @contextmanager
@@ -199,6 +434,6 @@ def _wait_for_orphans(folder: Path) -> None:
 @contextmanager
 def held_while_running(path: Path) -> Iterator[None]:
     """Let builds that come after a kill wait for the notebook that runs in this block."""
-    with path.open("a") as held:
+    with path.open("a+") as held:  # a network file system lets only readers share a lock
         fcntl.flock(held, fcntl.LOCK_SH)
         yield

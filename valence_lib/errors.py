@@ -51,6 +51,10 @@ class NotebookError(ValenceError):
     """A notebook cannot be run as asked, or one of its cells failed."""
 
 
+class LackOfMemoryError(NotebookError):
+    """What a notebook ran was ended from outside, most often since memory ran out: with more it may end well."""
+
+
 class RunError(ValenceError):
     """A folder is not a finished run of this library, or is damaged."""
 

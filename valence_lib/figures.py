@@ -352,6 +352,53 @@ def plot_learning_curves(history: pd.DataFrame, mean_predictor_mse: float) -> Fi
     return figure
 
 
+def plot_sweep(trials: pd.DataFrame, mean_predictor_mse: float) -> Figure:
+    """What a sweep's trials came to, one mark a trial in their order, and the best so far as a line.
+
+    The error axis is logarithmic where the largest error is more than six times the smallest. Trials that reached no
+    error at all, having diverged in their first epoch, are left out.
+
+    Args:
+        trials: a row a trial, with the columns `trial` (its number), `outcome` ("completed", "pruned" or
+            "diverged"), `model` and `validation_mse` (squared rating points; NaN where there is none).
+        mean_predictor_mse: what predicting the training part's mean scores on the validation part.
+
+    Raises:
+        SettingsError: a column is missing, an error is infinite, or no trial has one.
+    """
+    shown = trials[trials["validation_mse"].notna()] if "validation_mse" in trials else trials
+    _checked(shown, ("trial", "validation_mse"), ("outcome", "model"))
+    require(0 < mean_predictor_mse < math.inf, f"mean_predictor_mse={mean_predictor_mse}", "a number above 0")
+    colours = _colours(sorted(str(model) for model in shown["model"].unique()))
+    errors = np.append(shown["validation_mse"].to_numpy(np.float64), mean_predictor_mse)
+    with drawing(WIDTH, 3.0) as (figure, (ax,)):
+        ax.axhline(mean_predictor_mse, color=GREY, linewidth=1.2, linestyle="dotted")
+        completed = shown[shown["outcome"] == "completed"]
+        best = completed["validation_mse"].cummin()
+        ax.step(completed["trial"], best, where="post", color=BLACK, linewidth=1.2, zorder=1)
+        for row in shown.itertuples():
+            full = row.outcome == "completed"
+            look: dict[str, Any] = {"marker": "o"} if full else {"marker": "x", "alpha": 0.7}
+            ax.plot(row.trial, row.validation_mse, markersize=5.5, color=colours[str(row.model)], **look)
+        if errors.min() > 0 and errors.max() > 6 * errors.min():
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_minor_locator(NullLocator())
+            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+        ax.grid(axis="y")
+        ax.set(xlabel="Trial", ylabel="Lowest validation MSE\n(squared rating points)")
+        point: dict[str, Any] = {"linestyle": "none", "markersize": 5.5}
+        handles = [
+            Line2D([], [], label=m, color=colour, marker="o", **point) for m, colour in colours.items()
+        ]
+        handles.append(Line2D([], [], label="pruned or diverged", color=GREY, marker="x", **point))
+        handles.append(Line2D([], [], label="best so far", color=BLACK))
+        handles.append(Line2D([], [], label="predict the training mean", color=GREY, linestyle="dotted"))
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handlelength=1.8)
+    return figure
+
+
 def plot_scores(
     scores: pd.DataFrame, mean_predictor_mse: float, rater_mse: Mapping[str, float] | None = None
 ) -> Figure:

@@ -3,9 +3,13 @@
 import hashlib
 import json
 import os
+import platform
+import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 
@@ -14,15 +18,60 @@ def written_whole(destination: Path) -> Iterator[Path]:
     """A temporary path beside `destination`, which takes its place once the block has ended well.
 
     The folder is made. Where the block raises, the temporary file goes and what stood at `destination` stays.
-    The temporary name is hidden and holds the process's number, so that two processes may write the same file.
+    The temporary name is hidden and holds the machine's name and the process's number, so that two processes may
+    write the same file, and `remove_orphans` knows whose it was.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = destination.with_name(f".{destination.stem}.{os.getpid()}{destination.suffix}")
+    temporary = temporary_name(destination)
     try:
         yield temporary
         temporary.replace(destination)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_name(destination: Path) -> Path:
+    """A hidden name beside `destination` for what this process is making there."""
+    owner = f"{platform.node()}.{os.getpid()}"
+    return destination.with_name(f".{destination.stem}.{owner}.partial{destination.suffix}")
+
+
+def temporary_folder() -> TemporaryDirectory:
+    """A folder of the system's for the time of a block, for sockets and the like."""
+    return TemporaryDirectory(prefix=f"valence-{os.getpid()}-")
+
+
+def remove_orphans(folder: Path) -> None:
+    """Remove what processes of this machine that were killed have left half made below a folder and in `temporary_folder`s."""
+    here = re.compile(rf"\.{re.escape(platform.node())}\.(\d+)\.partial")
+    for path in folder.rglob(".*.partial*"):
+        owner = here.search(path.name)
+        if owner and not _is_alive(int(owner[1])):
+            _remove(path)
+    for path in Path(gettempdir()).glob("valence-*-*"):
+        number = path.name.split("-")[1]
+        if number.isdigit() and not _is_alive(int(number)):
+            _remove(path)
+
+
+def _is_alive(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    # One that has ended has its number until its parent takes note.
+    stat = Path(f"/proc/{number}/stat")
+    return not stat.is_file() or stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # another user's, or gone by now
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def write_json(destination: Path, content: Any) -> None:
@@ -32,20 +81,32 @@ def write_json(destination: Path, content: Any) -> None:
         path.write_text(text + "\n", encoding="utf-8")
 
 
-def source_digest() -> str:
-    """SHA-256 of this package's own code: what was made by other code is stale."""
-    content = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        content.update(path.name.encode() + b"\0" + path.read_bytes())
-    return content.hexdigest()
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's content, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def stamp_of(path: Path) -> str:
-    """SHA-256 of the names, sizes and times of change of a file, or of all files below a folder.
+def digest_of_tree(path: Path, notes: Path | None = None) -> str:
+    """SHA-256 of the names and contents of all files below a folder, or of one file.
 
-    It changes whenever a file does, and costs no reading.
+    Args:
+        notes: where it is noted what was read, so that a file whose size and time of change have stayed as they
+            were is not read again; None notes nothing. A file that was only touched is read, and changes nothing.
     """
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    stamps = [(str(file.relative_to(path)), file.stat()) for file in files if file.is_file()]
-    text = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stamps)
+    known = {}
+    if notes:
+        with suppress(OSError, ValueError):
+            known = json.loads(notes.read_text(encoding="utf-8"))
+    noted = {}
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            stat = file.stat()
+            stamp = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+            name = str(file.relative_to(path))
+            before = known.get(name, ["", ""])
+            noted[name] = [stamp, before[1] if before[0] == stamp else digest_of(file)]
+    if notes and noted != known:
+        write_json(notes, noted)
+    text = "\n".join(f"{name} {digest}" for name, (_, digest) in noted.items())
     return hashlib.sha256(text.encode()).hexdigest()

@@ -9,6 +9,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Generator
@@ -89,7 +90,12 @@ def inspect_corpus(
     refused: list[_Row] = []
     with (
         closing(_chunks(corpus, _Task(settings, features, folder), workers)) as chunks,
-        tqdm(total=len(corpus), desc="preprocess", unit=" clips", disable=None if progress else True) as bar,
+        tqdm(
+            total=len(corpus),
+            desc="preprocess",
+            unit=" clips",
+            disable=not (progress and sys.stderr.isatty()),
+        ) as bar,
     ):
         for chunk in chunks:
             usable += chunk.usable
@@ -229,7 +235,9 @@ def _chunks(corpus: Corpus, task: _Task, workers: int | None) -> Generator[_Chun
 
 def _n_cores() -> int:
     """Cores that this process may use, of which a cluster's scheduler may grant fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Not every Slurm cluster keeps a job to the cores that it was given.
+    return min(free, int(os.environ.get("SLURM_CPUS_PER_TASK", free)))
 
 
 def _begin_worker() -> None:

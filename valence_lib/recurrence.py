@@ -15,7 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+
+def pack(log_mel: Tensor, lengths: Tensor) -> PackedSequence:
+    """The clips' own frames alone, as torch's recurrent layers take them.
+
+    Args:
+        log_mel: [shape=(batch, frames, n_mels)], padded on the right.
+        lengths: [shape=(batch,), on the CPU]: how many of the frames are the clip's own, at least 1.
+    """
+    # Sorting them would have to wait for the device that holds them.
+    in_order = bool((lengths[:-1] >= lengths[1:]).all())
+    return pack_padded_sequence(log_mel, lengths, batch_first=True, enforce_sorted=in_order)
 
 
 class LSTM(nn.LSTM):

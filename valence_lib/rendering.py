@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from nbformat import NotebookNode
 
+REPORT_TITLE = "Predicting emotional valence from speech"
 TEMPLATES = Path(__file__).parent / "templates"
 
 # Of several forms of one output the first of these is shown. A widget is shown nowhere, and neither is
@@ -195,6 +196,12 @@ def render_pdf(notebook: Path, destination: Path, title: str) -> None:
             ) from error
     with written_whole(destination) as path:
         path.write_bytes(content)
+
+
+def render_report(notebook: Path, html: Path, pdf: Path) -> None:
+    """Write the executed 5_report.ipynb in both editions, as `render_html` and `render_pdf` do."""
+    render_html(notebook, html, REPORT_TITLE)
+    render_pdf(notebook, pdf, REPORT_TITLE)
 
 
 def _identifier(number: str) -> str:

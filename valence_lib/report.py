@@ -25,7 +25,8 @@ import pandas as pd
 from valence_lib.corpora import RATER_COLUMN
 from valence_lib.errors import RunError
 from valence_lib.evaluation import Resampling, compare, groups_of, raters, results_rows
-from valence_lib.files import write_json, written_whole
+from valence_lib.files import digest_of, write_json, written_whole
+from valence_lib.records import FEATURES_FOLDER
 from valence_lib.settings import CorpusSettings, FeatureSettings
 from valence_lib.splits import shared_speakers
 from valence_lib.tables import title_of
@@ -51,7 +52,6 @@ NUMBER_COLUMNS = {
     "validation_mse",
 }
 MOST_GROUPS = 40
-FEATURES_FOLDER = ".features"  # beside the reports, which share it
 
 
 def run_name(model: str, preset: str, seed: int) -> str:
@@ -153,12 +153,22 @@ def load_material(folder: Path) -> Material:
     return Material(FeatureStore(folder.parent / FEATURES_FOLDER, clips, features), clips)
 
 
-def collect_results(folder: Path, runs: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]]:
+def collect_results(
+    folder: Path, runs: Sequence[str], tuning: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, float]]:
     """The content of results.json and of seconds.json, from the runs' folders.
 
+    Args:
+        tuning: content of sweep/best.json, where the tuned preset is among the runs.
+
     Raises:
-        RunError: one of the runs is not finished.
+        RunError: one of the runs is not finished, or what was found best was chosen on other clips.
     """
+    if tuning and tuning["clips"] != digest_of(folder / "preprocess" / "clips.csv"):
+        raise RunError(
+            "the setting that a sweep found best was chosen on other clips, or on another division of them, than "
+            "those of this report; run `make sweep` again."
+        )
     corpus = load_json(folder / "preprocess" / "corpus.json")
     clips = load_frame(folder / "preprocess" / "clips.csv")
     predictions: dict[tuple[str, str], dict[int, pd.Series]] = {}
@@ -188,6 +198,8 @@ def collect_results(folder: Path, runs: Sequence[str]) -> tuple[dict[str, Any], 
         "comparisons": _comparisons(clips, predictions, (chosen["model"], chosen["preset"])),
         "rows": rows,
     }
+    if tuning:
+        results["tuning"] = dict(tuning)
     return results, {title: float(np.mean(measured)) for title, measured in seconds.items()}
 
 
@@ -196,7 +208,8 @@ def _comparisons(
     predictions: Mapping[tuple[str, str], Mapping[int, pd.Series]],
     chosen: tuple[str, str],
 ) -> list[dict[str, Any]]:
-    """On the test part's MSE and CCC: the chosen model against every other, and each model's preset against raw decibels."""
+    """On the test part's MSE and CCC: the chosen model against every other, each model's preset against raw decibels, and
+    a tuned model against itself untuned."""
     held_out = clips[clips["part"] == "test"]
     truth, resampling = held_out["valence"].to_numpy(), Resampling(groups_of(held_out)[0])
     values = {
@@ -208,6 +221,13 @@ def _comparisons(
         (key, raw)
         for key in predictions
         if key[1] != "seed" and (raw := (key[0], "seed")) in values and key != chosen
+    ]
+    pairs += [
+        (key, other)
+        for key in predictions
+        for other in predictions
+        if key[1] == "tuned" and other[0] == key[0] and other[1] not in ("tuned", "seed")
+        if chosen not in (key, other)
     ]
     return [
         {"part": "test", "metric": metric, "first": list(first), "second": list(second)}

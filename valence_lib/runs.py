@@ -3,8 +3,9 @@
 runs/<run>/
   settings.json       the resolved settings of features and training, and the model's size
   best.safetensors    weights of the epoch with the lowest validation MSE, and the standardiser
-  last.safetensors    weights, optimiser and standardiser of the last finished epoch
   history.csv         one row an epoch
+  last.safetensors    weights and optimiser of the last epoch, as long as more are to come
+  finished.json       once none is: which training this was
 """
 
 import dataclasses

@@ -124,6 +124,24 @@ def standardising(results: Results, model: str, preset: str) -> str:
     )
 
 
+def tuning(results: Results) -> str:
+    """What tuning changes: the tuned preset against the first preset of the same model, on the test clips."""
+    model = results["tuning"]["model"]
+    other = next(row["preset"] for row in results["rows"] if row["model"] == model)
+    ours, before = row_of(results, model, "tuned", "test"), row_of(results, model, other, "test")
+    comparison = _comparison(results, [model, "tuned"], [model, other])
+    verdict = {
+        "better": "tuning makes it **better**",
+        "worse": "tuning makes it **worse**",
+        "tie": "the two are a **tie**",
+    }[comparison["verdict"]]
+    return (
+        f"{model} has a test MSE of {rounded(ours['mse'])} with the tuned preset and of {rounded(before['mse'])} with the "
+        f"{other} preset (CCC {rounded(ours['ccc'])} and {rounded(before['ccc'])}): {verdict}; the MSE differs by "
+        f"{with_interval(comparison['difference'], [comparison['low'], comparison['high']])}."
+    )
+
+
 def presets(results: Results) -> str:
     """What the presets of this report do."""
     ways = {
@@ -132,11 +150,30 @@ def presets(results: Results) -> str:
         "clip": "the **clip** preset brings every mel band to mean 0 and deviation 1 within each clip",
         "speaker": "the **speaker** preset brings every mel band to mean 0 and deviation 1 over all clips of the clip's "
         "speaker, held-out ones included (their audio, not their ratings)",
+        "tuned": "the **tuned** preset trains as a sweep over hyperparameters found best",
     }
     used = list(dict.fromkeys(row["preset"] for row in results["rows"] if row["preset"]))
+    if "tuned" in used and len(used) > 1:
+        others = [row for row in results["rows"] if row["preset"] != "tuned"]
+        return f"{presets({**results, 'rows': others})} {tuned(results['tuning'])}"
     if len(used) == 1:
         return f"One preset was used: {ways[used[0]]}."
     return f"The presets differ in one thing alone: {'; '.join(ways[preset] for preset in used)}."
+
+
+def tuned(best: Mapping[str, Any]) -> str:
+    """Where the tuned preset comes from; takes the content of sweep/best.json."""
+    settings = ", ".join(
+        f"{name.replace('_', ' ')} {value:g}"
+        if isinstance(value, float)
+        else f"{name.replace('_', ' ')} {value}"
+        for name, value in best["changes"].items()
+    )
+    return (
+        f"The **tuned** preset is the best of {best['trials']:,} trials of a sweep over hyperparameters "
+        f"({best['pruned']:,} of them pruned), chosen by its MSE on the validation clips, {rounded(best['validation_mse'])} "
+        f"in trial {best['trial']}: {best['model']} with {settings or 'nothing changed'}."
+    )
 
 
 def _comparison(results: Results, first: list[str], second: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every parameter of a run, as frozen dataclasses with units, and the presets that fill them.
+"""Every parameter of a run, as frozen dataclasses with units.
 
 Settings are made from names and values (`from_mapping`), which refuses an unknown name and a
 value of the wrong type, and are identified by `digest`, which artefacts carry.
@@ -100,7 +100,7 @@ class CorpusSettings(_Settings):
 
 @dataclass(frozen=True)
 class TrainingSettings(_Settings):
-    """One training. `training_settings` fills it from a model's and a preset's names."""
+    """One training. `registry.training_settings` fills it from a model's and a preset's names."""
 
     model: str = "LSTM2"
     preset: str = "default"
@@ -124,32 +124,3 @@ class TrainingSettings(_Settings):
             raise SettingsError(unknown_name("way to standardise", self.standardise, STANDARDISE))
         if self.precision not in PRECISIONS:
             raise SettingsError(unknown_name("precision", self.precision, PRECISIONS))
-
-
-# What the course report says of each model's training, beyond what all share; the slowest to train last.
-MODEL_RECIPES: dict[str, dict[str, Any]] = {
-    "LSTM1": {},
-    "CNN": {},
-    "LSTM2": {"learning_rate_period": 5, "learning_rate_factor": 0.5, "weight_decay": 1e-4},
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {"standardise": "train"},
-    "seed": {"standardise": "none"},  # raw decibels, as in the course report
-    "clip": {"standardise": "clip"},
-    "speaker": {"standardise": "speaker"},
-}
-
-
-def training_settings(model: str, preset: str, seed: int, **changes: Any) -> TrainingSettings:
-    """The settings of one training: the model's recipe, then the preset, then `changes`.
-
-    Raises:
-        SettingsError: unknown model, preset or parameter (the message names the nearest).
-    """
-    if model not in MODEL_RECIPES:
-        raise SettingsError(unknown_name("model", model, MODEL_RECIPES))
-    if preset not in PRESETS:
-        raise SettingsError(unknown_name("preset", preset, PRESETS))
-    named = {"model": model, "preset": preset, "seed": seed}
-    return TrainingSettings.from_mapping({**MODEL_RECIPES[model], **PRESETS[preset], **named, **changes})

@@ -3,12 +3,16 @@
 from __future__ import annotations  # a table of layers is made without torch
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from valence_lib.provenance import digest_of_content
+
 if TYPE_CHECKING:
     from valence_lib.architecture import Layer
+    from valence_lib.records import Record
 
 METRIC_TITLES = {"mse": "MSE", "mae": "MAE", "pearson_r": "Pearson r", "ccc": "CCC"}
 MOST_QUARANTINED = 50
@@ -39,37 +43,31 @@ def title_of(row: Mapping[str, Any]) -> str:
     return MEAN_TITLE if row["model"] == "mean" else f"{row['model']}, {row['preset']}"
 
 
-def score_table(rows: Sequence[Mapping[str, Any]], seconds: Mapping[str, float]) -> pd.DataFrame:
-    """Scores with 95 % intervals, one line a row of results.json.
-
-    Args:
-        rows: of results.json.
-        seconds: measured training seconds of one seed, by title.
-    """
+def score_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Scores with 95 % intervals, one line a row of results.json."""
     lines = []
     for row in rows:
         line = {"Model, preset": title_of(row), "Clips": f"{row['n']:,} {row['part']}"}
         line |= {title: with_interval(row[m], row["intervals"][m]) for m, title in METRIC_TITLES.items()}
         line["Parameters"] = f"{row['parameters']:,}"
         line["Seeds"] = str(len(row["seeds"])) if row["seeds"] else "–"
-        line["Training"] = f"{seconds[title_of(row)]:.0f} s" if title_of(row) in seconds else "–"
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def table_1(results: Mapping[str, Any], seconds: Mapping[str, float]) -> pd.DataFrame:
+def table_1(results: Mapping[str, Any]) -> pd.DataFrame:
     """LSTM2 on validation and test clips, below the mean predictor."""
-    return score_table([row for row in results["rows"] if row["model"] in ("mean", "LSTM2")], seconds)
+    return score_table([row for row in results["rows"] if row["model"] in ("mean", "LSTM2")])
 
 
-def table_2(results: Mapping[str, Any], seconds: Mapping[str, float]) -> pd.DataFrame:
+def table_2(results: Mapping[str, Any]) -> pd.DataFrame:
     """All models on validation clips, below the mean predictor."""
-    return score_table([row for row in results["rows"] if row["part"] == "validation"], seconds)
+    return score_table([row for row in results["rows"] if row["part"] == "validation"])
 
 
-def test_table(results: Mapping[str, Any], seconds: Mapping[str, float]) -> pd.DataFrame:
+def test_table(results: Mapping[str, Any]) -> pd.DataFrame:
     """All models on test clips, below the mean predictor."""
-    return score_table([row for row in results["rows"] if row["part"] == "test"], seconds)
+    return score_table([row for row in results["rows"] if row["part"] == "test"])
 
 
 def score_points(results: Mapping[str, Any], part: str) -> pd.DataFrame:
@@ -145,6 +143,22 @@ def settings_table(settings: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({"Parameter": list(settings), "Value": [str(value) for value in settings.values()]})
 
 
+def trials_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """What a sweep tried and what came of it, one line a trial; takes what `sweeping.trials_table` returns."""
+    table = {
+        "Trial": [str(number) for number in trials["trial"]],
+        "Worker": [str(number) for number in trials["worker"]],
+        "Validation MSE": ["–" if pd.isna(mse) else rounded(mse) for mse in trials["validation_mse"]],
+        "Outcome": [f"{row.outcome}, {row.epochs} epochs" for row in trials.itertuples()],
+        "Model": list(trials["model"]),
+    }
+    for name in trials.columns[trials.columns.get_loc("model") + 1 :]:
+        table[name.capitalize().replace("_", " ")] = [
+            f"{v:g}" if isinstance(v, float) else str(v) for v in trials[name]
+        ]
+    return pd.DataFrame(table)
+
+
 def worst_table(predictions: pd.DataFrame) -> pd.DataFrame:
     """The clips with the largest errors, the largest first."""
     table = {
@@ -156,3 +170,37 @@ def worst_table(predictions: pd.DataFrame) -> pd.DataFrame:
         "Seconds": [rounded(value, 2) for value in predictions["duration_seconds"]],
     }
     return pd.DataFrame(table)
+
+
+def environment_table(environments: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """What could change a result's bytes, beside code and data: one line each, all values where jobs differ."""
+    lines: dict[str, set[str]] = {}
+    for environment in environments:
+        for name, value in environment.items():
+            if isinstance(value, Mapping):
+                listed = ", ".join(f"{key} {text}" for key, text in value.items()) or "nothing"
+                lines.setdefault(name.capitalize(), set()).add(listed)
+            else:
+                lines.setdefault(name[0].upper() + name[1:], set()).add(str(value))
+    return pd.DataFrame(
+        {"What": list(lines), "Value": ["; ".join(sorted(values)) for values in lines.values()]}
+    )
+
+
+def provenance_table(records: Mapping[str, Record]) -> pd.DataFrame:
+    """What each job was made of, as the first 12 digits of SHA-256 digests."""
+    lines = []
+    for name, record in records.items():
+        made_of = record.made_of
+        lines.append(
+            {
+                "Job": name,
+                "Notebook": Path(made_of["program"]).name,
+                "Its code": made_of["code"][:12],
+                "Library code": digest_of_content(made_of["modules"])[:12],
+                "Parameters": digest_of_content([made_of["parameters"], made_of["values"]])[:12],
+                "Files read": digest_of_content(record.reads)[:12] if record.reads else "the corpus",
+                "Key": record.key[:12],
+            }
+        )
+    return pd.DataFrame(lines)

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,10 @@ from tqdm.auto import tqdm
 from valence_lib.batches import Batch, KeptClips, in_order_of_length, shuffled
 from valence_lib.errors import RunError, TrainingError
 from valence_lib.features import LogMel, Standardiser
-from valence_lib.files import source_digest, write_json, written_whole
+from valence_lib.files import write_json, written_whole
 from valence_lib.models import build_model
+from valence_lib.provenance import digest_of_content, modules_reached
+from valence_lib.registry import model_entry
 from valence_lib.runs import (
     named,
     part_of,
@@ -66,15 +69,23 @@ class Material:
 
 
 def train(
-    material: Material, settings: TrainingSettings, folder: Path, device: torch.device, progress: bool = True
+    material: Material,
+    settings: TrainingSettings,
+    folder: Path,
+    device: torch.device,
+    progress: bool = True,
+    after_epoch: Callable[[Mapping[str, float]], object] | None = None,
 ) -> pd.DataFrame:
     """Train one model and leave a run in `folder`; where just this training was cut off there, go on with it.
+
+    A training of the same material, settings and code that was finished there is not done again.
 
     One thread, deterministic: the same material, settings and processor give the same bytes. Beside
     the files that `valence_lib.runs` lists, seconds.json holds what was measured.
 
     Args:
         progress: show a bar on a terminal, or a line an epoch elsewhere.
+        after_epoch: called with each new row of the history; what it raises ends the training.
 
     Returns:
         The history, one row an epoch: epoch (from 1), learning_rate, training_mse (mean over the
@@ -98,19 +109,31 @@ def train(
     first = loop.resume() + 1
     if first == 1:
         # Weights of another training must not pass for those of the settings that are written next.
-        (folder / "best.safetensors").unlink(missing_ok=True)
+        for name in ("finished.json", "best.safetensors"):
+            (folder / name).unlink(missing_ok=True)
     save_settings(folder, material.store.settings, settings, loop.standardiser, loop.model)
     on_terminal = sys.stderr.isatty()
+    in_lines = progress and not on_terminal
     label = f"{settings.model} {settings.preset} {settings.seed}"
+    # Epochs that were done before a kill are shown too: what is printed is what an undisturbed training prints.
+    for row in loop.history if in_lines else ():
+        print(_line(row, settings.epochs))
     epochs = range(first, settings.epochs + 1)
     for epoch in tqdm(epochs, desc=label, unit="epoch", disable=not (progress and on_terminal)):
         row = loop.run_epoch(epoch)
-        if progress and not on_terminal:
-            print(
-                f"epoch {epoch:3d}/{settings.epochs}   training MSE {row['training_mse']:.3f}   "
-                f"validation MSE {row['validation_mse']:.3f}"
-            )
+        if in_lines:
+            print(_line(row, settings.epochs), flush=True)
+        if after_epoch is not None:
+            after_epoch(row)
+    loop.finish()
     return pd.DataFrame(loop.history, columns=HISTORY)
+
+
+def _line(row: Mapping[str, float], epochs: int) -> str:
+    return (
+        f"epoch {row['epoch']:3.0f}/{epochs}   training MSE {row['training_mse']:.3f}   "
+        f"validation MSE {row['validation_mse']:.3f}"
+    )
 
 
 class _Loop:
@@ -214,6 +237,11 @@ class _Loop:
         metadata = {"digest": self._digest()}
         save_tensors(self.folder / "last.safetensors", {**tensors, "epoch": torch.tensor(epoch)}, metadata)
 
+    def finish(self) -> None:
+        """Note that this training has had all its epochs; what only a resumption needs goes."""
+        write_json(self.folder / "finished.json", {"digest": self._digest()})
+        (self.folder / "last.safetensors").unlink(missing_ok=True)
+
     def _optimiser_tensors(self) -> dict[str, Tensor]:
         states = self.optimiser.state_dict()["state"]
         return {
@@ -221,19 +249,23 @@ class _Loop:
         }
 
     def _digest(self) -> str:
-        return self.settings.digest() + self.material.digest() + source_digest()
+        code = modules_reached(["import valence_lib.training"], [model_entry(self.settings.model).module])
+        return digest_of_content([self.settings.digest(), self.material.digest(), code])
 
     def resume(self) -> int:
         """Go back to the last finished epoch in the folder, if there is one; return its number, else 0."""
         try:
+            if self._is_finished():
+                self.history = self._read_history(self.settings.epochs)
+                return self.settings.epochs
             tensors, metadata = read_tensors(self.folder / "last.safetensors")
-            history = pd.read_csv(self.folder / "history.csv")
             epoch, digest = int(tensors["epoch"]), metadata["digest"]
+            history = self._read_history(epoch)
         except FileNotFoundError:
             return 0
         except (SafetensorError, ValueError, KeyError) as error:
             raise RunError(
-                f"{self.folder}/last.safetensors is damaged ({error}); delete that folder."
+                f"what {self.folder} holds of a training is damaged ({error}); delete that folder."
             ) from error
         if digest != self._digest():
             return 0  # another training's: this one starts anew
@@ -244,10 +276,18 @@ class _Loop:
             state["state"].setdefault(int(number), {})[key] = tensor
         self.optimiser.load_state_dict(state)
         self.seconds = json.loads((self.folder / "seconds.json").read_text())["seconds"]
-        self.history = [
-            {str(k): v for k, v in row.items()} for row in history.to_dict("records") if row["epoch"] <= epoch
-        ]
+        self.history = history
         return epoch
+
+    def _is_finished(self) -> bool:
+        path = self.folder / "finished.json"
+        if not path.is_file() or not (self.folder / "best.safetensors").is_file():
+            return False
+        return json.loads(path.read_text(encoding="utf-8"))["digest"] == self._digest()
+
+    def _read_history(self, epochs: int) -> list[dict[str, float]]:
+        rows = pd.read_csv(self.folder / "history.csv").to_dict("records")
+        return [{str(k): v for k, v in row.items()} for row in rows if row["epoch"] <= epochs]
 
 
 def _memory_for_clips(device: torch.device) -> int:

@@ -29,8 +29,9 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NoReturn
+
+from valence_lib.files import temporary_folder
 
 # One thread each: notebooks run side by side, sums then come out the same every time, and forks lose no thread.
 ONE_THREAD = dict.fromkeys(
@@ -64,7 +65,7 @@ def serving(modules: Sequence[str], folder: Path) -> Iterator[dict[str, str]]:
         yield {}
         return
     with (
-        TemporaryDirectory(prefix="valence-") as private,
+        temporary_folder() as private,
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening,
     ):
         address = f"{private}/warm"

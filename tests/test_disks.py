@@ -1,0 +1,65 @@
+"""A disk that is full, or that can only be read: a clear error, and what was there before is whole."""
+
+import os
+import subprocess
+
+import pytest
+from project_copy import Project, make_corpus
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project whose reports lie on a small disk of their own."""
+    project = Project(tmp_path / "project", make_corpus(tmp_path / "clips"))
+    reports = project.folder / "reports"
+    reports.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(reports)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk needs the right to mount one: {mounted.stderr.strip()}")
+    yield project
+    subprocess.run(["umount", "-l", str(reports)], check=True)
+
+
+def test_a_full_disk_loses_nothing(project):
+    project.build()
+    before = project.artefacts()
+    filling = project.folder / "reports" / "filling"
+    with filling.open("wb") as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            os.write(file.fileno(), bytes(1 << 12))
+    finished = project.valence("report", "--epochs", "3")
+    assert finished.returncode == 1
+    assert "No space left on device" in finished.stderr + finished.stdout
+    assert "free some space" in finished.stderr + finished.stdout
+    assert "Traceback" not in finished.stderr
+    assert project.artefacts() == before
+    # With a little space the build begins, and a notebook finds the disk full.
+    with filling.open("r+b") as file:
+        file.truncate(filling.stat().st_size - (1 << 16))
+    finished = project.valence("report", "--epochs", "3")
+    assert finished.returncode == 1
+    assert "No space left on device" in finished.stderr + finished.stdout
+    assert not list((project.folder / "reports").rglob("*.partial*"))
+    filling.unlink()
+    assert project.valence("report").returncode == 0
+    assert project.artefacts() == before
+    assert project.valence("report", "--epochs", "3").returncode == 0
+
+
+def test_a_folder_that_can_only_be_read_is_said_to_be_one(project):
+    project.build()
+    before = project.artefacts()
+    reports = project.folder / "reports"
+    subprocess.run(["mount", "-o", "remount,ro", str(reports)], check=True)
+    finished = project.valence("report", "--epochs", "3")
+    assert finished.returncode == 1
+    assert "Read-only file system" in finished.stderr
+    assert "can only be read: make it writable" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert project.artefacts() == before
+    # What needs no writing goes on.
+    assert "3" in project.plan("--epochs", "3")["CNN-default-0"]

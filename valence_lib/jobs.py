@@ -1,0 +1,318 @@
+"""What a report is to be made of, and the jobs that make it: which notebook, with which parameters, from which code.
+
+    preprocess ─► one job a training ─► compare ─► error_analysis ─► report ─► render
+
+Which files a job reads and leaves stands in workflow/Snakefile; what it is made of beside those files, here.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from valence_lib.cells import code_of, complete_parameters, text_of
+from valence_lib.errors import RunError, SettingsError, unknown_name
+from valence_lib.files import digest_of
+from valence_lib.provenance import (
+    LOCK,
+    PACKAGE,
+    digest_of_code,
+    digest_of_content,
+    digest_of_lock,
+    modules_reached,
+    python_version,
+)
+from valence_lib.registry import MODELS, PRESETS, model_entry, training_settings
+from valence_lib.settings import CorpusSettings
+
+REQUEST_FILE = "request.json"  # in the report's folder: what Snakemake, the jobs and `valence verify` read
+CORPUS_LINK = "corpus"  # in the report's folder: so that notebooks name the corpus alike wherever it lies
+# Part of what every job is made of: raise it when the program that runs notebooks changes what they look like.
+_FORMAT = 1
+
+
+def project_root() -> Path:
+    """The clone that holds this package, its notebooks and its workflow.
+
+    Raises:
+        RunError: the package was installed without them.
+    """
+    root = PACKAGE.resolve().parent
+    if not (root / "workflow" / "Snakefile").is_file():
+        raise RunError(
+            f"{root} holds no workflow/Snakefile; reports are made from a clone of the project, "
+            "installed with pip install -e . (which `make report` does)."
+        )
+    return root
+
+
+@dataclass(frozen=True)
+class Job:
+    """One step of a report.
+
+    Args:
+        name: "preprocess", a run such as "CNN-default-0", "compare", ...
+        program: a notebook, or a module of this package with its command; seen from the project's folder.
+        main: the first file that it leaves, seen from the report's folder.
+        parameters: of the notebook.
+        models: which models of the registry it builds.
+        values: what else it is made of, such as a corpus's digest.
+        data: files or folders of the project that it reads by itself.
+    """
+
+    name: str
+    program: str
+    main: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
+    values: dict[str, Any] = field(default_factory=dict)
+    data: tuple[str, ...] = ()
+
+    @property
+    def is_notebook(self) -> bool:
+        """Whether it runs a notebook."""
+        return self.program.endswith(".ipynb")
+
+    def made_of(self, root: Path) -> dict[str, Any]:
+        """All that decides over its artefacts, but for the files that other jobs leave.
+
+        Raises:
+            NotebookError: the notebook cannot be read, or does not have one of the parameters.
+        """
+        path = root / self.program
+        sources = code_of(path) if self.is_notebook else [path.read_text(encoding="utf-8")]
+        given = complete_parameters(path, self.parameters) if self.is_notebook else {}
+        return {
+            "format": _FORMAT,
+            "program": self.program,
+            "code": digest_of_content([digest_of_code(source) for source in sources]),
+            "text": digest_of_content(text_of(path)) if self.is_notebook else "",
+            "parameters": given,
+            "modules": modules_reached(sources, [model_entry(model).module for model in self.models]),
+            "values": self.values,
+            "data": {
+                str(file.relative_to(root)): digest_of(file)
+                for name in self.data
+                for file in sorted(_files(root / name))
+            },
+            "lock": digest_of_lock(root / LOCK),
+            "python": python_version(),
+        }
+
+
+def _files(path: Path) -> list[Path]:
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a report is to be made of.
+
+    Args:
+        corpus: "demo" or a path.
+        name: of the folder under reports/.
+        preset: how to train; preset seed, the course report's way, is always shown beside it.
+        seed: the first seed, and that of the split.
+        seeds: how many trainings of each model and preset, with successive seeds.
+        epochs: of each training.
+        precision: of each training's large products.
+        valence_low, valence_high: the rating scale.
+        clips_per_speaker: a smaller corpus of the first so many clips of each speaker; 0 takes all.
+        best: content of sweep/best.json, whose setting is trained as one more row; empty for none.
+    """
+
+    corpus: str = "demo"
+    name: str = "demo"
+    preset: str = "default"
+    seed: int = 0
+    seeds: int = 3
+    epochs: int = 20
+    precision: str = "float32"
+    valence_low: float = 1.0
+    valence_high: float = 5.0
+    clips_per_speaker: int = 0
+    best: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise SettingsError(
+                f"NAME={self.name!r} cannot name a folder under reports/; "
+                "expected letters, digits, '.', '_' and '-', beginning with a letter or digit."
+            )
+        if self.preset not in PRESETS:
+            raise SettingsError(unknown_name("preset", self.preset, PRESETS))
+        if self.preset == "tuned":
+            raise SettingsError(
+                "PRESET='tuned' was given, but what a sweep found best comes beside a preset, as one more row; "
+                "expected TUNED=yes (--tuned)."
+            )
+        if self.seeds < 1:
+            raise SettingsError(
+                f"SEEDS={self.seeds} was given; expected how many trainings of each model, 1 or more."
+            )
+        training_settings("LSTM2", self.preset, self.seed, epochs=self.epochs, precision=self.precision)
+        CorpusSettings(self.valence_low, self.valence_high, self.clips_per_speaker, self.seed)
+
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """Every training by its name: model, preset and seed."""
+        return {
+            f"{model}-{preset}-{seed}": {"model": model, "preset": preset, "seed": seed}
+            for preset in dict.fromkeys((self.preset, "seed"))
+            for model in MODELS
+            for seed in range(self.seed, self.seed + self.seeds)
+        } | {
+            f"{model}-tuned-{seed}": {"model": model, "preset": "tuned", "seed": seed}
+            for model in filter(None, [self.best.get("model")])
+            for seed in range(self.seed, self.seed + self.seeds)
+        }
+
+    def jobs(self, corpus_digest: str) -> list[Job]:
+        """Every step, each after those whose files it reads."""
+        report = {"report": f"../reports/{self.name}"}
+        changes = {"tuned": self.best.get("changes", {})}
+        tuned = {"tuning": self.best} if self.best else {}
+        corpus = {
+            "corpus": self.corpus_seen_from_notebooks(),
+            "valence_low": self.valence_low,
+            "valence_high": self.valence_high,
+            "clips_per_speaker": self.clips_per_speaker,
+            "seed": self.seed,
+        }
+        common: dict[str, Any] = {"epochs": self.epochs, "precision": self.precision}
+        preprocess = Job(
+            "preprocess",
+            "notebooks/1_preprocess.ipynb",
+            "notebooks/1_preprocess.ipynb",
+            report | corpus,
+            values={"corpus": corpus_digest},
+        )
+        trainings = [
+            Job(
+                name,
+                "notebooks/2_experiment.ipynb",
+                f"runs/{name}/2_experiment.ipynb",
+                report | run | common | ({"changes": found} if (found := changes.get(run["preset"])) else {}),
+                models=(run["model"],),
+                values={
+                    "settings": training_settings(
+                        **run, **common, **changes.get(run["preset"], {})
+                    ).to_mapping()
+                },
+            )
+            for name, run in self.runs().items()
+        ]
+        compare = Job(
+            "compare",
+            "notebooks/3_compare.ipynb",
+            "notebooks/3_compare.ipynb",
+            report | {"runs": list(self.runs())} | tuned,
+        )
+        errors = Job(
+            "error_analysis", "notebooks/4_error_analysis.ipynb", "notebooks/4_error_analysis.ipynb", report
+        )
+        write_up = Job(
+            "report",
+            "notebooks/5_report.ipynb",
+            "notebooks/5_report.ipynb",
+            report,
+            models=tuple(MODELS),
+            values={
+                "settings": {name: training_settings(name, "default", 0).to_mapping() for name in MODELS}
+            },
+        )
+        render = Job(
+            "render",
+            "valence_lib/rendering.py",
+            "report.html",
+            data=("valence_lib/templates/report",),
+        )
+        return [preprocess, *trainings, compare, errors, write_up, render]
+
+    def workers(self, trials: int, minutes: float, count: int) -> list[Job]:
+        """The jobs of a sweep: `count` workers at one study, whose budget is `trials` or `minutes`.
+
+        Raises:
+            SettingsError: not one worker.
+        """
+        if count < 1:
+            raise SettingsError(
+                f"JOBS={count} was given; expected how many workers share the sweep, 1 or more."
+            )
+        return [
+            Job(
+                f"sweep-{worker}",
+                "notebooks/sweep.ipynb",
+                f"sweep/worker-{worker}.ipynb",
+                {
+                    "report": f"../reports/{self.name}",
+                    "budget_trials": trials,
+                    "budget_minutes": minutes,
+                    "epochs": self.epochs,
+                    "seed": self.seed,
+                    "worker": worker,
+                },
+                models=tuple(MODELS),
+                values={
+                    "settings": {
+                        name: training_settings(name, "tuned", self.seed, epochs=self.epochs).to_mapping()
+                        for name in MODELS
+                    }
+                },
+            )
+            for worker in range(1, count + 1)
+        ]
+
+    def corpus_seen_from_notebooks(self) -> str:
+        """How the notebooks name the corpus: through the report's folder, so that no path of this machine gets into them."""
+        if self.corpus == "demo":
+            return self.corpus
+        link = f"../reports/{self.name}/{CORPUS_LINK}"
+        path = Path(self.corpus).expanduser()
+        return f"{link}/{path.name}" if path.is_file() else link
+
+
+def corpus_seen_from_project(corpus: str, root: Path) -> str:
+    """How a request's file names its corpus, so that a second request can be told to be on the same one."""
+    return corpus if corpus == "demo" else os.path.relpath(Path(corpus).expanduser(), root)
+
+
+def load_best(name: str) -> dict[str, Any]:
+    """What the sweep of a report found best: the content of sweep/best.json.
+
+    Raises:
+        RunError: there was no sweep, or the clips or their division have changed since.
+    """
+    folder = project_root() / "reports" / name
+    path, clips = folder / "sweep" / "best.json", folder / "preprocess" / "clips.csv"
+    if not path.is_file() or not clips.is_file():
+        raise RunError(f"there is no reports/{name}/sweep/best.json; run `make sweep` for this report first.")
+    best = json.loads(path.read_text(encoding="utf-8"))
+    if digest_of(clips) != best["clips"]:
+        raise RunError(
+            f"reports/{name}/sweep/best.json was chosen on other clips, or on another division of them, than those "
+            "of the report; run `make sweep` again."
+        )
+    return best
+
+
+def default_name(corpus: str) -> str:
+    """The report's name where none was given: after the corpus, a manifest counting as its folder.
+
+    Raises:
+        RunError: a report of that name is on another corpus.
+    """
+    from valence_lib.corpora import folder_of
+
+    path = folder_of(corpus).resolve()
+    stem = path.stem if path.suffix in (".pkl", ".pickle") else path.name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "report"
+    root = project_root()
+    earlier = root / "reports" / name / REQUEST_FILE
+    before = json.loads(earlier.read_text(encoding="utf-8"))["corpus"] if earlier.is_file() else None
+    if before not in (None, corpus_seen_from_project(corpus, root)):
+        raise RunError(
+            f"reports/{name} is on another corpus than {corpus!r}; give this report a NAME of its own."
+        )
+    return name

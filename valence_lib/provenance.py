@@ -1,0 +1,171 @@
+"""What an artefact was made of: digests of code, notebooks, parameters and data, and the machine's own share.
+
+Two things count as the same code where a program behaves the same: comments, docstrings and layout do not enter
+a digest. Of this package, a notebook is made of the modules that its imports reach, and of no others.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent
+LOCK = "requirements.lock"
+# What enters by the values that are taken from it, never by its source: see `registry`. And this module, which
+# computes digests, but no result.
+_NOT_BY_SOURCE = ("valence_lib.registry", "valence_lib.provenance")
+# Whose numbers or pictures stand in the artefacts.
+_DISTRIBUTIONS = (
+    *("torch", "numpy", "scipy", "numba", "librosa", "soundfile", "soxr", "pandas", "scikit-learn"),
+    *("matplotlib", "seaborn", "safetensors", "papermill", "nbconvert", "pypandoc-binary", "typst"),
+)
+
+
+def digest_of_content(content: Any) -> str:
+    """SHA-256 of the canonical JSON of strings, numbers, lists and mappings, as 64 hexadecimal digits."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_of_code(source: str) -> str:
+    """SHA-256 of what a piece of Python does: its syntax tree without docstrings.
+
+    What is no Python (a notebook's magic command) counts as the text that it is.
+    """
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return digest_of_content(source)
+    if "__doc__" not in source:
+        for node in ast.walk(tree):
+            match node:
+                case ast.Module(body=[_]):
+                    pass  # a cell that is one string shows that string
+                case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                    if ast.get_docstring(node) is not None:
+                        node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def modules_reached(sources: Iterable[str], models: Iterable[str] = ()) -> dict[str, str]:
+    """The modules of this package that some code reaches through imports, each with the digest of its code.
+
+    Imports within functions count; those that only a type checker sees do not, nor does `registry`, whose
+    entries count by their values, nor this module.
+
+    Args:
+        sources: Python.
+        models: modules that are imported by the registry's names for them.
+
+    Returns:
+        Digest by path seen from the project's folder, such as valence_lib/training.py, sorted.
+    """
+    waiting = [name for source in sources for name in _imports(source)] + list(models)
+    reached: dict[str, str] = {}
+    while waiting:
+        path = _file_of(waiting.pop())
+        assert path is not None
+        name = str(path.relative_to(PACKAGE.parent))
+        if name not in reached:
+            reached[name], imported = _read_module(path)
+            waiting += imported
+    return dict(sorted(reached.items()))
+
+
+@cache
+def _read_module(path: Path) -> tuple[str, tuple[str, ...]]:
+    source = path.read_text(encoding="utf-8")
+    return digest_of_code(source), tuple(_imports(source))
+
+
+def _imports(source: str) -> Iterator[str]:
+    """Full names of this package's modules that a piece of Python imports."""
+    try:
+        waiting: list[ast.AST] = [ast.parse(source)]
+    except SyntaxError:
+        return
+    while waiting:
+        node = waiting.pop()
+        match node:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                waiting += node.orelse
+                continue
+            case ast.Import():
+                names = [alias.name for alias in node.names]
+            case ast.ImportFrom(module=str(module)):
+                names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+            case _:
+                names = []
+        yield from (name for name in names if name not in _NOT_BY_SOURCE and _file_of(name) is not None)
+        waiting += ast.iter_child_nodes(node)
+
+
+def _file_of(name: str) -> Path | None:
+    """The file of a module of this package; None for any other name."""
+    first, *rest = name.split(".")
+    if first != PACKAGE.name:
+        return None
+    path = PACKAGE.joinpath(*rest)
+    candidates = (path / "__init__.py", path.with_suffix(".py"))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def digest_of_lock(path: Path) -> str:
+    """SHA-256 of what a lock file pins: its lines without comments, in any order."""
+    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return digest_of_content(sorted(filter(None, lines)))
+
+
+# Variables by which a user chooses among the ways that libraries have of computing the same.
+PROCESSOR_PATHS = (
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR"),
+    *("NPY_DISABLE_CPU_FEATURES", "OPENBLAS_CORETYPE", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"),
+)
+
+
+def environment() -> dict[str, Any]:
+    """What of this machine and this process could change a result's bytes: versions, processor path, threads.
+
+    It names neither the machine nor its user, and is the same however the process was started.
+    """
+    import llvmlite.binding
+    import numba
+    import scipy.linalg  # brings scipy's own OpenBLAS beside numpy's
+    import torch
+    from threadpoolctl import threadpool_info
+
+    del scipy
+    blas = {pool["architecture"] for pool in threadpool_info() if pool["internal_api"] == "openblas"}
+    return {
+        "python": python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": _versions(),
+        "torch computes with": torch.backends.cpu.get_cpu_capability(),
+        "numba compiles for": getattr(numba.config, "CPU_NAME", None) or llvmlite.binding.get_host_cpu_name(),
+        "OpenBLAS computes with": ", ".join(sorted(blas)),
+        "asked for": {name: os.environ[name] for name in PROCESSOR_PATHS if name in os.environ},
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "threads": 1,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def python_version() -> str:
+    """Of the interpreter, to the third number."""
+    return ".".join(map(str, sys.version_info[:3]))
