@@ -17,7 +17,8 @@ TUNED ?=
 
 # A misspelt variable would silently do nothing.
 VARIABLES := PYTHON CORPUS NAME PRESET SEED SEEDS EPOCHS PRECISION RANGE JOBS TIME_LIMIT PROFILE BUDGET TUNED
-GIVEN := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
+SPACE := $(subst ,, )
+GIVEN := $(foreach word,$(subst \$(SPACE),,$(MAKEOVERRIDES)),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN := $(filter-out $(VARIABLES),$(GIVEN))
 ifneq ($(UNKNOWN),)
 $(error There is no variable $(firstword $(UNKNOWN)).$(shell $(PYTHON) -c 'import difflib, sys; \

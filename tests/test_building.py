@@ -502,3 +502,20 @@ def test_a_notebook_that_hangs_is_stopped_at_its_time_limit(project):
         run_notebook(source, project / "out.ipynb", {"report": str(project)}, time_limit=4)
     assert time.monotonic() - began < 40
     assert [path.name for path in project.glob("out*")] == ["out.failed.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("SEEDD=3", "There is no variable SEEDD. Did you mean SEED?"),
+        ("preset=seed", "There is no variable preset. Did you mean PRESET?"),
+        ("XYZ=1", "There is no variable XYZ. Known: PYTHON CORPUS NAME"),
+    ],
+)
+def test_a_misspelt_variable_of_make_stops_before_any_work(given, said):
+    asked = ["make", "--dry-run", "report", given, "CORPUS=my clips=new"]
+    finished = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True)
+    assert finished.returncode == 2
+    assert said in finished.stderr
+    assert finished.stdout == ""
+    assert subprocess.run([*asked[:3], asked[4]], cwd=ROOT, capture_output=True).returncode == 0
