@@ -434,17 +434,17 @@ def test_a_process_that_the_system_ends_is_reported(
 
 
 PROGRAM = """
-import sys
+import sys, time
 from pathlib import Path
 from valence_lib import inspection
 from valence_lib.corpora import open_corpus
-from valence_lib.settings import (
-    CorpusSettings,
-    FeatureSettings,
-)
+from valence_lib.settings import CorpusSettings, FeatureSettings
 if __name__ == "__main__":
     inspection.CLIPS_PER_CHUNK = 1
     corpus, store = open_corpus(sys.argv[1]), Path(sys.argv[2])
+    read = type(corpus).read
+    # So that this process, which begins while the others start, has not finished before the test looks.
+    type(corpus).read = lambda corpus, index: (time.sleep(0.02), read(corpus, index))[1]
     inspection.inspect_corpus(corpus, CorpusSettings(), FeatureSettings(), store, workers=2)
 """
 
