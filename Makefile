@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 CORPUS ?= demo
-NAME ?=
+# Not from the environment, where it may be the machine's.
+NAME :=
 PRESET ?= default
 SEED ?= 0
 SEEDS ?= 3

@@ -20,8 +20,9 @@ import pytest
 
 from valence_lib import building, jobs, records
 from valence_lib.building import build_report, held_while_running
+from valence_lib.corpora import open_corpus
 from valence_lib.errors import CorpusError, NotebookError, RunError, SettingsError
-from valence_lib.files import digest_of, digest_of_tree, write_json
+from valence_lib.files import digest_of, digest_of_files, write_json
 from valence_lib.jobs import Job, Request, default_name, load_best, project_root
 from valence_lib.notebooks import run_notebook
 from valence_lib.registry import training_settings
@@ -137,7 +138,9 @@ def test_a_request_says_what_its_results_depend_on(snakemake, tmp_path, manifest
         "render",
     ]
     preprocess = first["jobs"]["preprocess"]["made_of"]
-    assert preprocess["values"] == {"corpus": digest_of_tree(manifest_folder)}
+    assert preprocess["values"] == {
+        "corpus": digest_of_files(open_corpus(manifest_folder).files(), manifest_folder)
+    }
     assert preprocess["parameters"]["corpus"] == "../reports/one/corpus"
     assert (tmp_path / "reports" / "one" / "corpus" / "labels.csv").samefile(manifest_folder / "labels.csv")
     experiment = first["jobs"]["CNN-seed-0"]["made_of"]
@@ -227,6 +230,25 @@ def test_a_job_is_made_of_the_modules_that_it_reaches(snakemake, tmp_path):
     assert "valence_lib/training.py" in steps["CNN-default-0"]
     assert "valence_lib/waveforms.py" in steps["preprocess"]
     assert not any("valence_lib/registry.py" in modules for modules in steps.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"jobs": 0}, "JOBS=0"), ({"time_limit": 0.0}, "TIME_LIMIT=0"), ({"time_limit": -5.0}, "TIME_LIMIT=-5")],
+)
+def test_what_would_never_end_is_refused(snakemake, given, message):
+    with pytest.raises(SettingsError, match=message):
+        build_report(Request(), **{"jobs": 1, **given})
+
+
+def test_a_plan_moves_nothing(snakemake, tmp_path, manifest_folder, capsys):
+    building.show_plan(Request(corpus=str(manifest_folder), name="one"))
+    assert not (tmp_path / "reports").exists()
+    assert build_report(Request(corpus=str(manifest_folder), name="one"), jobs=1) == 0
+    link = (tmp_path / "reports" / "one" / "corpus").readlink()
+    shutil.copytree(manifest_folder, tmp_path / "others")
+    building.show_plan(Request(corpus=str(tmp_path / "others"), name="one"))
+    assert (tmp_path / "reports" / "one" / "corpus").readlink() == link
 
 
 @pytest.mark.parametrize("profile", ["slrum", ""])
@@ -420,6 +442,7 @@ def project(tmp_path, monkeypatch):
     nbformat.write(content, tmp_path / "notebooks" / "x.ipynb")
     (tmp_path / "requirements.lock").write_text("numpy==2.4.6\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(building, "project_root", lambda: tmp_path)
     return tmp_path
 
 
@@ -430,7 +453,11 @@ def ask(project, **parameters):
     job = Job("x", "notebooks/x.ipynb", "x.ipynb", {"report": "../reports/one", **parameters})
     write_json(
         folder / "request.json",
-        {"time_limit": None, "jobs": {"x": {"job": asdict(job), "made_of": job.made_of(project)}}},
+        {
+            "time_limit": None,
+            "corpus": "demo",
+            "jobs": {"x": {"job": asdict(job), "made_of": job.made_of(project)}},
+        },
     )
     (folder / "logs" / "progress.jsonl").write_text("")
     building.run_job(folder, "x", [], [folder / "x.ipynb", folder / "made.txt"])
@@ -476,10 +503,10 @@ def test_what_changed_while_it_was_in_use_is_not_kept(project):
     source = project / "notebooks" / "x.ipynb"
     edit = "own = Path('x.ipynb'); _ = own.write_text(own.read_text().replace('epoch 3/20', 'epoch 4/20'))"
     source.write_text(source.read_text().replace("print(found, seed)", edit))
-    with pytest.raises(RunError, match=r"notebooks/x\.ipynb changed while it was in use"):
+    with pytest.raises(RunError, match=r"what x is made of changed while it was at work \(its code changed"):
         ask(project)
     assert not (project / "reports" / "one" / "provenance").exists()
-    assert not (project / "reports" / ".results").exists()
+    assert not list((project / "reports" / ".results").glob("[!.]*"))
 
 
 def test_a_job_that_fails_tells_why(project):

@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import pytest
-from project_copy import Project, make_corpus
+from project_copy import RUNS, Project, make_corpus
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +44,16 @@ def test_a_full_disk_loses_nothing(project):
     assert finished.returncode == 1
     assert "No space left on device" in finished.stderr + finished.stdout
     assert not list((project.folder / "reports").rglob("*.partial*"))
+    # What the build that failed had finished is new; all else, the pages and weights among it, is as it was.
+    after = project.artefacts()
+    assert not [name for name in before if name not in after and "provenance/" not in name]
+    for name in (
+        "report.html",
+        "report.pdf",
+        "results.json",
+        *(f"runs/{run}/best.safetensors" for run in RUNS),
+    ):
+        assert after[name] == before[name], name
     filling.unlink()
     assert project.valence("report").returncode == 0
     assert project.artefacts() == before

@@ -8,12 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from valence_lib import files
-from valence_lib.files import digest_of_tree, remove_orphans, write_json, written_whole
+from valence_lib.files import digest_of_files, remove_orphans, write_json, written_whole
 
 
 def test_a_file_appears_when_the_block_has_ended(tmp_path: Path):
@@ -146,7 +148,7 @@ def _digest(*files: tuple[str, bytes]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_the_digest_of_a_tree_is_of_names_and_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_digest_of_files_is_of_names_and_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder, notes = tmp_path / "corpus", tmp_path / "notes.json"
     (folder / "train").mkdir(parents=True)
     first, second = folder / "labels.csv", folder / "train" / "a.pkl"
@@ -156,31 +158,33 @@ def test_the_digest_of_a_tree_is_of_names_and_contents(tmp_path: Path, monkeypat
     digest_of = files.digest_of
     monkeypatch.setattr(files, "digest_of", lambda path: (read.append(path), digest_of(path))[1])
     digest = _digest(("labels.csv", b"file,valence"), ("train/a.pkl", b"abc"))
-    assert digest_of_tree(folder) == digest_of_tree(folder, notes) == digest
+    assert digest_of_files([first, second], folder) == digest
+    assert digest_of_files([second, first], folder, notes) == digest
     read.clear()
-    assert digest_of_tree(folder, notes) == digest
-    assert read == []  # the size and the time of change are known
+    assert digest_of_files([first, second], folder, notes) == digest
+    assert read == []  # the size and the times of change are known
     os.utime(second, ns=(1, 2_000_000_000))
-    assert digest_of_tree(folder, notes) == digest
+    assert digest_of_files([first, second], folder, notes) == digest
     assert read == [second]
+    stamp = second.stat()
     second.write_bytes(b"abd")
-    os.utime(second, ns=(1, 3_000_000_000))
+    os.utime(second, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # as a copy with its times does
     changed = _digest(("labels.csv", b"file,valence"), ("train/a.pkl", b"abd"))
-    assert digest_of_tree(folder, notes) == changed
-    second.rename(folder / "train" / "b.pkl")
-    assert digest_of_tree(folder, notes) == _digest(("labels.csv", b"file,valence"), ("train/b.pkl", b"abd"))
+    assert digest_of_files([first, second], folder, notes) == changed
     notes.write_text("{")  # of a disk that was full
-    (tmp_path / "beside").write_text("not of the corpus")
     shutil.move(folder, tmp_path / "moved")
-    assert digest_of_tree(tmp_path / "moved", notes) == _digest(
-        ("labels.csv", b"file,valence"), ("train/b.pkl", b"abd")
-    )
+    moved = [tmp_path / "moved" / path.relative_to(folder) for path in (first, second)]
+    assert digest_of_files(moved, tmp_path / "moved", notes) == changed
+    # A file outside of the folder counts too, and one that is not there as such.
+    outside = tmp_path / "b.wav"
+    without = digest_of_files([*moved, outside], tmp_path / "moved", notes)
+    outside.write_bytes(b"x")
+    assert len({changed, without, digest_of_files([*moved, outside], tmp_path / "moved", notes)}) == 3
 
 
-def test_the_digest_of_one_file(tmp_path: Path):
+def test_the_digest_of_a_file_is_its_sha_256(tmp_path: Path):
     path = tmp_path / "all.pkl"
     path.write_bytes(b"abc")
-    assert digest_of_tree(path) == _digest((".", b"abc"))
     # The example of FIPS 180-4.
     assert files.digest_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
@@ -206,16 +210,31 @@ def test_what_a_kill_leaves_of_a_file_is_removed_and_nothing_else(tmp_path: Path
     assert left == [".c.another-machine.1234567.partial.csv", ".lock", "b.partial.csv", "d.csv", "deep"]
 
 
-def test_what_a_kill_leaves_in_the_system_s_folder_is_removed(tmp_path: Path):
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A temporary folder whose path is short enough for sockets, as the system's is."""
+    with TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_what_a_kill_leaves_in_the_system_s_folder_is_removed(short: Path):
     program = """if True:
         import os, signal
         from valence_lib.files import temporary_folder
         with temporary_folder():
             os.kill(os.getpid(), signal.SIGKILL)
     """
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    environment = os.environ | {"TMPDIR": str(short)}
     subprocess.run([sys.executable, "-c", program], env=environment)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(short.iterdir())) == 1
     sweep = "from pathlib import Path; from valence_lib.files import *; remove_orphans(Path('nowhere'))"
     subprocess.run([sys.executable, "-c", sweep], env=environment, check=True)
-    assert list(tmp_path.iterdir()) == []
+    assert list(short.iterdir()) == []
+
+
+def test_sockets_find_a_place_whatever_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    monkeypatch.setattr(files, "gettempdir", lambda: str(long))
+    with files.temporary_folder() as folder:
+        assert len(folder) < 60

@@ -3,6 +3,7 @@
 VALENCE_KILLS=30 kills thirty builds; by default it is five.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -10,6 +11,8 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from project_copy import Project, make_corpus
@@ -25,12 +28,11 @@ def project(tmp_path) -> Project:
 
 
 @pytest.fixture
-def temporary(tmp_path, project, monkeypatch):
-    """The folder that the builds take for the system's temporary one."""
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    return folder
+def temporary(monkeypatch):
+    """The folder that the builds take for the system's temporary one: with a short path, as that has."""
+    with TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
 
 
 def finished(project: Project) -> set[str]:
@@ -71,7 +73,7 @@ def left_over(project: Project, temporary) -> list[str]:
     known = {".lock", ".notebooks-at-work", ".corpus-digests.json"}
     hidden = [p for p in (project.folder / "reports").rglob(".*") if p.name not in known and p.is_file()]
     inside = list((project.folder / "reports").rglob("*.partial*"))
-    return sorted(str(path) for path in (*hidden, *inside, *temporary.glob("valence-*")))
+    return sorted(str(path) for path in (*hidden, *inside, *temporary.iterdir()))
 
 
 def test_killed_builds_end_in_the_bytes_of_an_undisturbed_one(project, temporary, tmp_path):
@@ -89,6 +91,7 @@ def test_killed_builds_end_in_the_bytes_of_an_undisturbed_one(project, temporary
             shutil.rmtree(project.folder / "reports")
             for _ in range(generator.choice((1, 1, 2))):
                 before = finished(project)
+                (project.report / "logs" / "progress.jsonl").unlink(missing_ok=True)
                 process = start(project, log)
                 time.sleep(generator.uniform(0.5, 0.95 * duration))
                 if process.poll() is None:
@@ -107,6 +110,31 @@ def test_killed_builds_end_in_the_bytes_of_an_undisturbed_one(project, temporary
     assert (identical, again) == (KILLS, 0)
 
 
+def test_a_rebuild_that_is_killed_half_way_through_what_changed(project, tmp_path):
+    project.build()
+    project.edit("valence_lib/models/cnn.py", "nn.Conv2d(1, 8,", "nn.Conv2d(1, 6,")
+    project.edit("valence_lib/models/cnn.py", "nn.Conv2d(8, 16,", "nn.Conv2d(6, 16,")
+    progress = project.report / "logs" / "progress.jsonl"
+    progress.unlink()
+    with (tmp_path / "log").open("wb") as log:
+        process = start(project, log)
+        deadline = time.monotonic() + 120
+        while not (progress.is_file() and len(executed(project)) == 2):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    # The models are made again, and what compares them is not.
+    assert {"CNN-default-0", "CNN-seed-0"} & project.plan().keys() == set()
+    assert "predictions.csv changed" in project.plan()["compare"]
+    project.build()
+    gone_on = project.artefacts()
+    shutil.rmtree(project.folder / "reports")
+    project.build()
+    assert gone_on == project.artefacts()
+
+
 def test_what_make_had_started_ends_with_it(project, temporary, tmp_path):
     with (tmp_path / "log").open("wb") as log:
         # As make's recipe does, whose shell is killed alone.
@@ -118,19 +146,28 @@ def test_what_make_had_started_ends_with_it(project, temporary, tmp_path):
             stdout=log,
             stderr=log,
         )
-        time.sleep(6)
+        deadline = time.monotonic() + 120
+        while len(at_work(project)) < 5:  # the build, Snakemake, the warm process, a command and its kernel
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         shell.kill()
         shell.wait()
     deadline = time.monotonic() + 20
-    while busy := [pid for pid in processes() if str(project.folder) in pid]:
+    while busy := at_work(project):
         assert time.monotonic() < deadline, busy
         time.sleep(0.2)
 
 
-def processes() -> list[str]:
-    """Folder and command of every process."""
-    found = subprocess.run(["ps", "axwwo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in found.splitlines() if "ps axwwo" not in line]
+def at_work(project: Project) -> list[str]:
+    """Numbers of the processes that work in the project's folder or below it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            folder = Path(os.readlink(process / "cwd"))  # noqa: PTH115
+            ended = (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            if folder.is_relative_to(project.folder) and not ended:
+                found.append(process.name)
+    return found
 
 
 def test_two_builds_of_one_report_and_of_two(project, tmp_path):
@@ -146,5 +183,8 @@ def test_two_builds_of_one_report_and_of_two(project, tmp_path):
         other = project.valence("report", "--name", "other")
         assert other.returncode == 0, other.stderr
         assert first.wait() == 0
-    project.report = project.folder / "reports" / "other"
-    assert (project.report / "report.pdf").is_file()
+    reports = project.folder / "reports"
+    for one in sorted((reports / "tiny" / "runs").glob("*/best.safetensors")):
+        assert one.read_bytes() == (reports / "other" / one.relative_to(reports / "tiny")).read_bytes()
+    tables = [sorted((reports / name / "tables").glob("table-[0-9].csv")) for name in ("tiny", "other")]
+    assert [path.read_bytes() for path in tables[0]] == [path.read_bytes() for path in tables[1]]

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from valence_lib import records
+from valence_lib import records, verifying
 from valence_lib.errors import RunError
 from valence_lib.files import write_json
 from valence_lib.records import (
@@ -131,8 +131,10 @@ def test_the_archive_keeps_what_was_used_last(report, record, monkeypatch):
 
 
 @pytest.fixture
-def request_file(report, record):
-    write_json(report / "request.json", {"jobs": {"compare": {"job": {}, "made_of": MADE_OF}}})
+def request_file(report, record, monkeypatch):
+    monkeypatch.setattr(verifying, "project_root", lambda: report.parent.parent)
+    job = {"name": "compare", "program": "notebooks/3_compare.ipynb", "main": "results.json"}
+    write_json(report / "request.json", {"jobs": {"compare": {"job": job, "made_of": MADE_OF}}})
     (report.parent.parent / "notebooks").mkdir()
     source = report.parent.parent / "notebooks" / "x.bib"
     source.write_text("read")
@@ -143,7 +145,23 @@ def request_file(report, record):
 
 def test_a_report_as_it_was_made_is_verified(report, request_file, capsys):
     assert verify_report(report) == 0
-    assert "2 artefacts of 1 jobs" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    # Its notebook is not there, and the file without a job is nobody's: both are said, and are no fault.
+    assert "compare: the project has changed since it was made" in said
+    assert "2 artefacts of 1 jobs in" in said
+    assert "0 faults, 1 remarks" in said
+    (report / "tables").mkdir()
+    (report / "tables" / "table-9.csv").touch()
+    assert verify_report(report) == 0
+    assert "tables/table-9.csv: no job left it" in capsys.readouterr().out
+
+
+def test_the_records_of_all_jobs_count_not_only_those_of_the_last_request(report, request_file, capsys):
+    made = load_record(record_path(report, "compare"))
+    made.save(record_path(report, "CNN-default-0"))
+    (report / "results.json").write_text("x")
+    assert verify_report(report) == 1
+    assert "CNN-default-0: results.json is not what it left" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

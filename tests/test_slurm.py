@@ -17,7 +17,7 @@ import slurm_cluster
 import yaml
 
 from valence_lib import slurm
-from valence_lib.errors import LackOfMemoryError, NotebookError, RunError
+from valence_lib.errors import LackOfMemoryError, NotebookError, RunError, SettingsError
 from valence_lib.files import write_json
 from valence_lib.notebooks import run_notebook
 from valence_lib.progress import JobProgress, failed_for_good
@@ -58,6 +58,13 @@ def test_only_this_reports_jobs_are_cancelled(queue, report):
     slurm.end_jobs(report)
     assert (queue.parent / "cancelled").read_text().split() == ["7", "8"]
     assert not (report / slurm.MARK_FILE).exists()
+
+
+@pytest.mark.parametrize("folder", ["/my clips/project", "/a'b/project", "/$HOME/project"])
+def test_a_path_that_the_plugin_cannot_hand_on_is_refused(folder):
+    with pytest.raises(SettingsError, match=r"the project lies in .*for PROFILE=slurm"):
+        slurm.check_path(Path(folder) / ".venv" / "bin" / "python")
+    slurm.check_path(Path("/home/ann-b/valence_1.2/.venv/bin/python3.11"))
 
 
 def test_a_report_that_never_was_on_slurm_asks_nobody(queue, report, monkeypatch):

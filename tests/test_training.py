@@ -120,7 +120,7 @@ def test_the_loop_is_adam_on_the_mse_with_clipped_gradients(material, tmp_path, 
         tmp_path,
         CPU,
         False,
-        lambda _: shutil.copyfile(tmp_path / "last.safetensors", copied),
+        lambda _: shutil.copyfile(tmp_path / ".training" / "last.safetensors", copied),
     )
     rows = material.rows("train")
     frames = np.concatenate([material.store[row] for row in rows]).astype(np.float64)
@@ -205,7 +205,9 @@ def test_a_killed_training_goes_on_as_if_undisturbed(material, store_folder, tmp
     command = [sys.executable, "-c", KILLED_WHILE_WRITING, str(store_folder), str(tmp_path)]
     killed = subprocess.run(command, cwd=Path(__file__).parent, check=False, timeout=120)
     assert killed.returncode == -signal.SIGKILL
-    assert len(pd.read_csv(tmp_path / "history.csv")) == 3  # though the third epoch's weights are lost
+    assert (
+        len(pd.read_csv(tmp_path / ".training" / "history.csv")) == 3
+    )  # though the third epoch's weights are lost
     assert _train(material, tmp_path).equals(undisturbed[1])
     assert _bytes(tmp_path) == _bytes(undisturbed[0])
 
@@ -237,7 +239,7 @@ def cut_off(material, tmp_path):
     """What a training leaves that is stopped after its first epoch: the path of its checkpoint."""
     with pytest.raises(KeyboardInterrupt):
         train(material, _settings("CNN"), tmp_path, CPU, False, _interrupt)
-    return tmp_path / "last.safetensors"
+    return tmp_path / ".training" / "last.safetensors"
 
 
 def test_a_damaged_checkpoint_is_said_to_be_damaged(material, tmp_path, cut_off):
@@ -264,14 +266,33 @@ def test_what_a_training_prints_does_not_tell_that_it_was_cut_off(material, tmp_
         assert capsys.readouterr().out == printed
 
 
-def test_no_old_weights_pass_for_those_of_a_new_training(material, tmp_path, monkeypatch):
+def test_a_training_that_is_cut_off_leaves_the_one_before_whole(material, tmp_path, monkeypatch):
     # A training of other settings in the same folder, cut off before its first epoch has ended.
     _train(material, tmp_path, _settings("CNN", epochs=1))
+    before = _bytes(tmp_path)
     monkeypatch.setattr(training, "predict_batches", _interrupt)
     with pytest.raises(KeyboardInterrupt):
         _train(material, tmp_path, _settings("CNN", epochs=1, standardise="clip"))
-    with pytest.raises(RunError, match="not a run that can be used"):
-        Run.load(tmp_path)
+    assert _bytes(tmp_path) == before
+    assert Run.load(tmp_path).training == _settings("CNN", epochs=1)
+
+
+def test_a_training_that_is_killed_while_it_takes_its_place_does_so_once_more(
+    material, tmp_path, undisturbed, monkeypatch
+):
+    calls, original = [], shutil.copyfile
+    monkeypatch.setattr(
+        training.shutil,
+        "copyfile",
+        lambda *a: _interrupt() if len(calls) == 2 else (calls.append(a), original(*a)),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        _train(material, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(training._Loop, "run_epoch", lambda *_: pytest.fail("an epoch was run"))
+    pd.testing.assert_frame_equal(_train(material, tmp_path), undisturbed[1])
+    assert _bytes(tmp_path) == _bytes(undisturbed[0])
+    assert not (tmp_path / ".training").exists()
 
 
 def _interrupt(*_):

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from valence_lib import records, slurm
 from valence_lib.errors import LackOfMemoryError, RunError, SettingsError, ValenceError, unknown_name
-from valence_lib.files import digest_of, digest_of_tree, remove_orphans, write_json
+from valence_lib.files import digest_of, digest_of_files, remove_orphans, write_json
 from valence_lib.jobs import CORPUS_LINK, REQUEST_FILE, Job, Request, corpus_seen_from_project, project_root
 from valence_lib.progress import JobProgress, Progress, failed_for_good
 from valence_lib.provenance import environment
@@ -23,6 +23,9 @@ from valence_lib.warm_start import end_with_parent, serving
 
 HELD_BY_NOTEBOOKS = ".notebooks-at-work"
 LOGS_FOLDER = "logs"
+CORPUS_NOTES = (
+    ".corpus-digests.json"  # what is known of the corpus's files, so that they need not be read again
+)
 # What the notebooks and the page take seconds to import. Not `training` and `inspection`, whose progress bars
 # find out at their import whether they are in a notebook, nor seaborn, whose widgets do; scipy.stats is most of it.
 _WARM = (
@@ -57,9 +60,13 @@ def build_report(
         RunError: another build works on the same report.
         SettingsError: there is no such profile.
     """
-    from valence_lib.corpora import open_corpus
+    from valence_lib.corpora import folder_of, open_corpus
 
     open_corpus(request.corpus)
+    if jobs < 1:
+        raise SettingsError(f"JOBS={jobs} was given; expected how many notebooks run at a time, 1 or more.")
+    if time_limit is not None and not time_limit > 0:
+        raise SettingsError(f"TIME_LIMIT={time_limit:g} was given; expected seconds above 0, or nothing.")
     root = project_root()
     folder = root / "reports" / request.name
     if stop_with_parent:
@@ -69,7 +76,9 @@ def build_report(
         slurm.end_jobs(folder)
         _wait_for_orphans(folder)
         remove_orphans(folder.parent)
-        steps = _steps(request, root)
+        if request.corpus != "demo":
+            _link_corpus(folder, folder_of(request.corpus), root)
+        steps = request.jobs(_corpus_digest(request.corpus, folder / CORPUS_NOTES))
         if workers:
             steps = [step for step in steps if step.name == "preprocess"] + list(workers)
         write_json(folder / REQUEST_FILE, _request_file(request, steps, root, time_limit))
@@ -86,6 +95,7 @@ def build_report(
             command += ["--cores", str(jobs)]
         log = folder / LOGS_FOLDER / "snakemake.log"
         if on_slurm:
+            slurm.check_path(Path(sys.executable))
             prefix = slurm.job_prefix(folder)
             command += ["--slurm-jobname-prefix", prefix, "--slurm-logdir", str(log.parent / "slurm")]
             print(f"The jobs on Slurm are named {prefix}_...", flush=True)
@@ -156,12 +166,9 @@ def _tell_failure(progress: Progress, log: Path, what: str) -> None:
 
 def show_plan(request: Request) -> int:
     """Print what `build_report` would do, and why; return 0."""
-    from valence_lib.corpora import open_corpus
-
-    open_corpus(request.corpus)
     root = project_root()
     folder = root / "reports" / request.name
-    reasons = plan(folder, _steps(request, root), root)
+    reasons = plan(folder, request.jobs(_corpus_digest(request.corpus, None)), root)
     width = max(map(len, reasons))
     for name, why in reasons.items():
         print(f"{name:{width}}  {'; '.join(why) or 'up to date'}")
@@ -206,15 +213,12 @@ def _settings_of(root: Path, profile: str | None) -> dict[str, Any]:
     return settings
 
 
-def _steps(request: Request, root: Path) -> list[Job]:
-    """The jobs of a request, whose corpus is read through once, and then only where it changed."""
-    from valence_lib.corpora import folder_of
+def _corpus_digest(where: str, notes: Path | None) -> str:
+    """Of all files that the corpus is read from."""
+    from valence_lib.corpora import folder_of, open_corpus
 
-    folder = root / "reports" / request.name
-    where = folder_of(request.corpus)
-    if folder.is_dir() and request.corpus != "demo":
-        _link(folder / CORPUS_LINK, (where if where.is_dir() else where.parent).resolve(), root)
-    return request.jobs(digest_of_tree(where, folder / ".corpus-digests.json" if folder.is_dir() else None))
+    folder = folder_of(where)
+    return digest_of_files(open_corpus(where).files(), folder if folder.is_dir() else folder.parent, notes)
 
 
 def _request_file(
@@ -229,7 +233,9 @@ def _request_file(
     }
 
 
-def _link(link: Path, target: Path, root: Path) -> None:
+def _link_corpus(folder: Path, where: Path, root: Path) -> None:
+    """Make the link through which the notebooks name the corpus."""
+    link, target = folder / CORPUS_LINK, (where if where.is_dir() else where.parent).resolve()
     text = os.path.relpath(target, link.parent) if target.is_relative_to(root) else str(target)
     if link.is_symlink() and os.readlink(link) == text:  # noqa: PTH115 (Path.readlink would lose "./")
         return
@@ -271,10 +277,20 @@ def _reasons(
         found.append(f"{lost} files of the feature store are gone")
     after = {made_by[name] for name in record.reads if name in made_by}
     found += [f"after {name}" for name in before if name in after and before[name]]
-    for name, digest in record.reads.items():
-        if name not in made_by and (not (root / name).is_file() or digest_of(root / name) != digest):
-            found.append(f"{name} changed")
+    # Also where whoever made it is up to date: it may have been made again by a build that ended before this job.
+    found += [
+        f"{name} changed" for name in _changed(record.reads, root) if not before.get(made_by.get(name, ""))
+    ]
     return found
+
+
+def _changed(reads: Mapping[str, str], root: Path) -> list[str]:
+    """Which of the files that a job read are not what they were then."""
+    return [
+        name
+        for name, digest in reads.items()
+        if not (root / name).is_file() or digest_of(root / name) != digest
+    ]
 
 
 def _differences(before: Any, now: Any) -> list[str]:
@@ -317,7 +333,7 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
     """
     from valence_lib.notebooks import read_notebook, retold, write_notebook
 
-    root = folder.resolve().parent.parent
+    root = project_root()
     slurm.check_build(folder)
     if said := failed_for_good(folder / LOGS_FOLDER, name):
         raise RunError(f"{name} has failed in this build, and would again: {said}")
@@ -328,15 +344,16 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
     progress.tell(begins=True)
     try:
         with held_while_running(folder / HELD_BY_NOTEBOOKS):
-            digests = {os.path.relpath(path.resolve(), root): digest_of(path) for path in reads}
-            record, outcome = _find(folder, name, made_of, digests, leaves)
+            digests = {os.path.relpath(path.absolute(), root): digest_of(path) for path in reads}
+            record, outcome = _find(folder, job, made_of, digests, leaves)
             if record is None:
                 outcome = "executed"
                 _execute(program, main, made_of["parameters"], progress, request["time_limit"])
                 names = records.files_left(folder, leaves)
                 record = Record(made_of, digests, records.digests_of(folder, names), environment())
-                _check_unchanged(folder, job, made_of, root)
-                records.keep(folder, record, names)
+                _check_unchanged(folder, job, record, request["corpus"], root)
+                if job.restorable:
+                    records.keep(folder, record, names)
             elif made_of["text"] != record.made_of["text"]:
                 write_notebook(main, retold(read_notebook(main), program))
                 left = {**record.leaves, **records.digests_of(folder, [main.relative_to(folder).as_posix()])}
@@ -354,16 +371,18 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
 
 
 def _find(
-    folder: Path, name: str, made_of: Any, reads: dict[str, str], leaves: Sequence[Path]
+    folder: Path, job: Job, made_of: Any, reads: dict[str, str], leaves: Sequence[Path]
 ) -> tuple[Record | None, str]:
     """The record of a job that was done before with the same results, which then lie in the report's folder."""
+    if not job.restorable:
+        return None, ""
     key = records.key_of(made_of, reads)
     record = records.kept(folder, key)
     if record and not record.changed(folder):
         outcome = "up to date"
     else:
         record, outcome = records.restore(folder, key, leaves), "restored"
-    if record and name == "preprocess" and _shards_lost(folder):
+    if record and job.name == "preprocess" and _shards_lost(folder):
         return None, ""
     return record, outcome
 
@@ -382,19 +401,28 @@ def _execute(
     render_report(folder / "notebooks" / "5_report.ipynb", main, folder / "report.pdf")
 
 
-def _check_unchanged(folder: Path, job: Job, made_of: Any, root: Path) -> None:
-    """No code that ran may have changed since the build began: its results would be kept under a wrong key.
+def _check_unchanged(folder: Path, job: Job, record: Record, corpus: str, root: Path) -> None:
+    """Nothing that a job was made of may have changed since: its results would be kept under a key that is not theirs.
 
     Raises:
-        RunError: a file of the project did.
+        RunError: something did.
     """
     began = (folder / REQUEST_FILE).stat().st_mtime_ns
-    files = (job.program, *made_of["modules"], *made_of["data"])
-    edited = [name for name in files if (root / name).stat().st_mtime_ns > began]
-    if edited and (changed := _differences(made_of, job.made_of(root))):
+    stats = [
+        (root / name).stat() for name in (job.program, *record.made_of["modules"], *record.made_of["data"])
+    ]
+    changed = _changed(record.reads, root)
+    # Only where a file's times say that there may be something to find.
+    if any(max(stat.st_mtime_ns, stat.st_ctime_ns) > began for stat in stats):
+        changed += _differences(record.made_of, job.made_of(root))
+    if "corpus" in job.values:
+        where = corpus if corpus == "demo" else str(root / corpus)
+        if _corpus_digest(where, folder / CORPUS_NOTES) != job.values["corpus"]:
+            changed.append("the corpus")
+    if changed:
         raise RunError(
-            f"{', '.join(edited)} changed while it was in use ({'; '.join(changed)}), so that it is not known what "
-            "the results were made of. Run `make report` again."
+            f"what {job.name} is made of changed while it was at work ({'; '.join(changed)}), so that it is not known "
+            "what its results come from. Run `make report` again."
         )
 
 

@@ -19,6 +19,7 @@ class Cell(NamedTuple):
     kind: str  # "code" or "markdown"
     source: str
     tags: tuple[str, ...]
+    rest: str  # what else is written in it, as JSON
 
 
 def read_cells(notebook: Path) -> list[Cell]:
@@ -39,6 +40,7 @@ def read_cells(notebook: Path) -> list[Cell]:
                 cell["cell_type"],
                 "".join(cell["source"]),
                 tuple(cell.get("metadata", {}).get("tags", ())),
+                json.dumps({key: cell[key] for key in ("id", "metadata", "attachments") if cell.get(key)}),
             )
             for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         ]
@@ -91,12 +93,12 @@ def code_of(notebook: Path) -> list[str]:
 
 
 def text_of(notebook: Path) -> list[str]:
-    """All that is written in a notebook: kind and source of every cell, in their order.
+    """All that is written in a notebook: kind, source, name and metadata of every cell, in their order.
 
     Raises:
         NotebookError: there is no notebook.
     """
-    return [f"{cell.kind}: {cell.source}" for cell in read_cells(notebook)]
+    return [f"{cell.kind} {cell.rest}: {cell.source}" for cell in read_cells(notebook)]
 
 
 def check_parameters(notebook: Path, given: Mapping[str, Any]) -> None:

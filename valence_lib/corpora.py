@@ -26,6 +26,7 @@ WHAT_IS_TAKEN = (
     "or a manifest, that is, a CSV with the columns file and valence, or the folder that holds it"
 )
 _MISSING = {"", "na", "nan", "null", "none"}  # how tables say that a rater left a clip out
+ABOUT_FILE = "corpus.json"  # beside a manifest: what the corpus says of itself
 RATER_COLUMN = re.compile(r"valence_a\d+")  # one rater's valence
 
 
@@ -104,6 +105,10 @@ class Corpus(Sequence[Clip]):
         """The part to which the corpus assigns the clip at a position, without reading it; else ""."""
         raise NotImplementedError
 
+    def files(self) -> list[Path]:
+        """All files that the clips and what is said of them are read from, whether they are there or not."""
+        raise NotImplementedError
+
     def cut(self, start: int, stop: int) -> Self:
         """The clips at the positions from `start` to before `stop` as a corpus of their own, numbered from 0.
 
@@ -141,6 +146,10 @@ class CourseFolder(Corpus):
         """See `Corpus.part`."""
         return self._files[index][1]
 
+    def files(self) -> list[Path]:
+        """See `Corpus.files`."""
+        return [path for path, _ in self._files]
+
     def cut(self, start: int, stop: int) -> Self:
         """See `Corpus.cut`."""
         chosen = super().cut(start, stop)
@@ -157,6 +166,7 @@ class PickledCorpus(Corpus):
 
     def __init__(self, name: str, files: Sequence[tuple[Path, str]], sample_rate: int):
         """`files`: each pickle and the part that it holds."""
+        self._paths = [path for path, _ in files]
         self._clips: list[tuple[PickledClip, str]] = []
         ids: list[str] = []
         for path, part in files:
@@ -178,6 +188,10 @@ class PickledCorpus(Corpus):
     def part(self, index: int) -> str:
         """See `Corpus.part`."""
         return self._clips[index][1]
+
+    def files(self) -> list[Path]:
+        """See `Corpus.files`."""
+        return self._paths
 
     def cut(self, start: int, stop: int) -> Self:
         """See `Corpus.cut`."""
@@ -212,7 +226,7 @@ class Manifest(Corpus):
     """
 
     def __init__(self, path: Path, sample_rate: int, name: str):
-        self._folder = path.parent
+        self._path, self._folder = path, path.parent
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.DictReader(file)
@@ -254,6 +268,10 @@ class Manifest(Corpus):
         """See `Corpus.part`."""
         return self._rows[index].get("part", "")
 
+    def files(self) -> list[Path]:
+        """See `Corpus.files`."""
+        return [self._path, self._folder / ABOUT_FILE, *(self._folder / row["file"] for row in self._rows)]
+
     def cut(self, start: int, stop: int) -> Self:
         """See `Corpus.cut`."""
         chosen = super().cut(start, stop)
@@ -262,7 +280,7 @@ class Manifest(Corpus):
 
 
 def _about(folder: Path) -> dict[str, object]:
-    path = folder / "corpus.json"
+    path = folder / ABOUT_FILE
     if not path.is_file():
         return {}
     try:

@@ -6,11 +6,13 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
+
+_LONGEST_TEMPORARY = 60  # characters; a socket's path has some 100, of which names take the rest
 
 
 @contextmanager
@@ -37,8 +39,9 @@ def temporary_name(destination: Path) -> Path:
 
 
 def temporary_folder() -> TemporaryDirectory:
-    """A folder of the system's for the time of a block, for sockets and the like."""
-    return TemporaryDirectory(prefix=f"valence-{os.getpid()}-")
+    """A folder of the system's for the time of a block, for sockets and the like, whose paths may not be long."""
+    place = gettempdir() if len(gettempdir()) <= _LONGEST_TEMPORARY else "/tmp"
+    return TemporaryDirectory(prefix=f"valence-{os.getpid()}-", dir=place)
 
 
 def remove_orphans(folder: Path) -> None:
@@ -48,7 +51,7 @@ def remove_orphans(folder: Path) -> None:
         owner = here.search(path.name)
         if owner and not _is_alive(int(owner[1])):
             _remove(path)
-    for path in Path(gettempdir()).glob("valence-*-*"):
+    for path in (path for place in {gettempdir(), "/tmp"} for path in Path(place).glob("valence-*-*")):
         number = path.name.split("-")[1]
         if number.isdigit() and not _is_alive(int(number)):
             _remove(path)
@@ -87,8 +90,8 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_of_tree(path: Path, notes: Path | None = None) -> str:
-    """SHA-256 of the names and contents of all files below a folder, or of one file.
+def digest_of_files(paths: Iterable[Path], folder: Path, notes: Path | None = None) -> str:
+    """SHA-256 of the names, seen from a folder, and the contents of files; one that is not there counts as such.
 
     Args:
         notes: where it is noted what was read, so that a file whose size and time of change have stayed as they
@@ -99,14 +102,17 @@ def digest_of_tree(path: Path, notes: Path | None = None) -> str:
         with suppress(OSError, ValueError):
             known = json.loads(notes.read_text(encoding="utf-8"))
     noted = {}
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            stat = file.stat()
-            stamp = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
-            name = str(file.relative_to(path))
-            before = known.get(name, ["", ""])
-            noted[name] = [stamp, before[1] if before[0] == stamp else digest_of(file)]
+    for path in paths:
+        name = os.path.relpath(path, folder)
+        if not path.is_file():
+            noted[name] = ["", "absent"]
+            continue
+        stat = path.stat()
+        # The time of change of the entry too: a copy may bring the time of its content along.
+        stamp = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+        before = known.get(name, ["", ""])
+        noted[name] = [stamp, before[1] if before[0] == stamp else digest_of(path)]
     if notes and noted != known:
         write_json(notes, noted)
-    text = "\n".join(f"{name} {digest}" for name, (_, digest) in noted.items())
+    text = "\n".join(f"{name} {digest}" for name, (_, digest) in sorted(noted.items()))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -60,6 +60,8 @@ class Job:
         models: which models of the registry it builds.
         values: what else it is made of, such as a corpus's digest.
         data: files or folders of the project that it reads by itself.
+        restorable: whether all that it leaves comes from what it is made of; a worker of a sweep goes on from what
+            others have left meanwhile.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Job:
     models: tuple[str, ...] = ()
     values: dict[str, Any] = field(default_factory=dict)
     data: tuple[str, ...] = ()
+    restorable: bool = True
 
     @property
     def is_notebook(self) -> bool:
@@ -254,6 +257,7 @@ class Request:
                     "worker": worker,
                 },
                 models=tuple(MODELS),
+                restorable=False,
                 values={
                     "settings": {
                         name: training_settings(name, "tuned", self.seed, epochs=self.epochs).to_mapping()

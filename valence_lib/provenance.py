@@ -24,7 +24,8 @@ _NOT_BY_SOURCE = ("valence_lib.registry", "valence_lib.provenance")
 # Whose numbers or pictures stand in the artefacts.
 _DISTRIBUTIONS = (
     *("torch", "numpy", "scipy", "numba", "librosa", "soundfile", "soxr", "pandas", "scikit-learn"),
-    *("matplotlib", "seaborn", "safetensors", "papermill", "nbconvert", "pypandoc-binary", "typst"),
+    *("matplotlib", "seaborn", "pillow", "safetensors", "papermill", "ipykernel", "nbformat", "nbconvert"),
+    *("pypandoc-binary", "typst", "pybtex", "optuna"),
 )
 
 
@@ -43,6 +44,8 @@ def digest_of_code(source: str) -> str:
         tree = ast.parse(source)
     except SyntaxError:
         return digest_of_content(source)
+    # In a notebook, a semicolon at the end of a cell hides what it gives.
+    hides = source.rstrip().endswith(";")
     if "__doc__" not in source:
         for node in ast.walk(tree):
             match node:
@@ -51,7 +54,7 @@ def digest_of_code(source: str) -> str:
                 case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
                     if ast.get_docstring(node) is not None:
                         node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return hashlib.sha256((ast.dump(tree) + ";" * hides).encode()).hexdigest()
 
 
 def modules_reached(sources: Iterable[str], models: Iterable[str] = ()) -> dict[str, str]:
@@ -87,8 +90,9 @@ def _read_module(path: Path) -> tuple[str, tuple[str, ...]]:
 
 def _imports(source: str) -> Iterator[str]:
     """Full names of this package's modules that a piece of Python imports."""
+    lines = (line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
     try:
-        waiting: list[ast.AST] = [ast.parse(source)]
+        waiting: list[ast.AST] = [ast.parse("\n".join(lines))]
     except SyntaxError:
         return
     while waiting:
@@ -152,7 +156,7 @@ def environment() -> dict[str, Any]:
         "OpenBLAS computes with": ", ".join(sorted(blas)),
         "asked for": {name: os.environ[name] for name in PROCESSOR_PATHS if name in os.environ},
         "device": "cuda" if torch.cuda.is_available() else "cpu",
-        "threads": 1,
+        "threads of a training": 1,
     }
 
 

@@ -5,11 +5,12 @@ code, parameters and values (`jobs.Job.made_of`) and the files that it read. rep
 of what the job of that key left, so that going back to earlier code or parameters restores instead of computing.
 """
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from valence_lib.files import digest_of, temporary_name, write_json, written_who
 from valence_lib.provenance import digest_of_content
 
 RECORDS_FOLDER = "provenance"
-# Beside the reports, which share them.
+# Beside the reports; the features are shared by all that are on the same clips.
 ARCHIVE_FOLDER = ".results"
 FEATURES_FOLDER = ".features"
 MEASURED = "seconds.json"  # what a clock said; kept with what a job leaves, but part of no digest
@@ -119,7 +120,7 @@ def keep(report: Path, record: Record, names: Iterable[str]) -> None:
     """Put copies of what a job left into the archive beside the reports."""
     archive = report.parent / ARCHIVE_FOLDER
     archive.mkdir(exist_ok=True)
-    if (archive / record.key).is_dir():
+    if kept(report, record.key):
         return
     making = temporary_name(archive / record.key)
     making.mkdir()
@@ -130,9 +131,24 @@ def keep(report: Path, record: Record, names: Iterable[str]) -> None:
         record.save(making / "record.json")
         with suppress(OSError):  # another build has put it there meanwhile
             making.rename(archive / record.key)
-        _forget_longest_unused(archive)
     finally:
         shutil.rmtree(making, ignore_errors=True)
+    with _using(archive, fcntl.LOCK_EX) as alone:
+        if alone:
+            _forget_longest_unused(archive)
+
+
+@contextmanager
+def _using(archive: Path, how: int) -> Iterator[bool]:
+    """Keep others from removing what is read (`LOCK_SH`), or from reading (`LOCK_EX`, which does not wait)."""
+    archive.mkdir(exist_ok=True)
+    with (archive / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, how | (fcntl.LOCK_NB if how == fcntl.LOCK_EX else 0))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def kept(report: Path, key: str) -> Record | None:
@@ -147,23 +163,21 @@ def restore(report: Path, key: str, leaves: Iterable[Path]) -> Record | None:
         Its record; None where the archive does not have it, or has it damaged (which is then removed).
     """
     entry = report.parent / ARCHIVE_FOLDER / key
-    record = kept(report, key)
-    if record is None:
-        return None
-    files = entry / "files"
-    if any(
-        not (files / n).is_file() or digest_of(files / n) != digest for n, digest in record.leaves.items()
-    ):
-        shutil.rmtree(entry, ignore_errors=True)
-        return None
-    names = files_left(files, [files])
-    for name in set(files_left(report, leaves)) - set(names):
-        (report / name).unlink()
-    for name in names:
-        with written_whole(report / name) as path:
-            shutil.copyfile(files / name, path)
-    os.utime(entry)
-    return record
+    with _using(entry.parent, fcntl.LOCK_SH):
+        record = kept(report, key)
+        if record is None:
+            return None
+        if record.changed(entry / "files"):
+            _remove_entry(entry)
+            return None
+        names = files_left(entry / "files", [entry / "files"])
+        for name in names:
+            with written_whole(report / name) as path:
+                shutil.copyfile(entry / "files" / name, path)
+        for name in set(files_left(report, leaves)) - set(names):
+            (report / name).unlink()
+        os.utime(entry)
+        return record
 
 
 def _forget_longest_unused(archive: Path) -> None:
@@ -176,4 +190,11 @@ def _forget_longest_unused(archive: Path) -> None:
         if excess <= 0:
             return
         excess -= sizes[entry]
-        shutil.rmtree(entry, ignore_errors=True)
+        _remove_entry(entry)
+
+
+def _remove_entry(entry: Path) -> None:
+    """Remove it whole: a kill in the middle leaves something that is no entry."""
+    going = temporary_name(entry)
+    entry.rename(going)
+    shutil.rmtree(going, ignore_errors=True)

@@ -17,7 +17,6 @@ from __future__ import annotations  # what is only named in signatures is not im
 import json
 import mimetypes
 import re
-import tempfile
 from base64 import b64encode
 from html import escape
 from html.parser import HTMLParser
@@ -30,7 +29,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from valence_lib.errors import NotebookError
-from valence_lib.files import written_whole
+from valence_lib.files import temporary_folder, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -182,7 +181,7 @@ def render_pdf(notebook: Path, destination: Path, title: str) -> None:
     # Made only for what it refuses: neither edition is to exist without the other.
     _page(notebook, markdown, images, title)
     source = _pandoc(markdown, "typst", title)
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary_folder() as temporary:
         folder = Path(temporary)
         for name, content in images.items():
             (folder / name).write_bytes(content)
@@ -340,7 +339,7 @@ def _pandoc(markdown: str, target: str, title: str, *options: str) -> str:
     import pypandoc
 
     template = TEMPLATES / "report" / {"html": "page.html", "typst": "page.typ"}[target]
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         # On the command line the title would be read in the encoding of the locale.
         metadata = Path(folder, "metadata.json")
         metadata.write_text(json.dumps({"title": title}), encoding="utf-8")

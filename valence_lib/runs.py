@@ -4,8 +4,8 @@ runs/<run>/
   settings.json       the resolved settings of features and training, and the model's size
   best.safetensors    weights of the epoch with the lowest validation MSE, and the standardiser
   history.csv         one row an epoch
-  last.safetensors    weights and optimiser of the last epoch, as long as more are to come
-  finished.json       once none is: which training this was
+  finished.json       which training this was
+  .training/          the same of a training that is under way, and last.safetensors: weights and optimiser to go on from
 """
 
 import dataclasses

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from valence_lib.errors import RunError
+from valence_lib.errors import RunError, SettingsError
 from valence_lib.files import write_json
 
 MARK_FILE = ".on-slurm.json"  # in the report's folder, as long as jobs of one of its builds may be with Slurm
@@ -32,6 +32,20 @@ def job_prefix(report: Path) -> str:
     folder = report.resolve()
     name = re.sub(r"[^A-Za-z0-9]+", "-", folder.name)[:24].strip("-")
     return f"valence-{name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"
+
+
+def check_path(python: Path) -> None:
+    """Refuse a place that Snakemake's Slurm plugin cannot hand on.
+
+    Raises:
+        SettingsError: a space, or another character that a shell reads, is in the path of the interpreter.
+    """
+    if re.search(r"[^\w./+-]", str(python)):
+        raise SettingsError(
+            f"the project lies in {str(python.parent.parent.parent)!r}; expected a path of letters, digits, '.', '-' and '_' "
+            "for PROFILE=slurm, since Snakemake's Slurm plugin hands others on in pieces. Move the project, and make "
+            ".venv anew."
+        )
 
 
 @contextmanager

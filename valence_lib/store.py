@@ -1,7 +1,7 @@
 """Features on disk: ragged frames, keyed by content, written whole or not at all.
 
 A shard is one .npy file with the frames of some hundred clips, end to end. Its name is a digest of
-the feature settings and of those clips' waveforms: another setting or another recording is another
+the feature settings, of the code that computes features, and of those clips' waveforms: another of them is another
 file, a finished shard is never computed again, and reports on one corpus share their shards.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations  # the processes that write shards do without
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,14 +19,19 @@ import numpy as np
 from valence_lib.errors import RunError
 from valence_lib.features import LogMel, log_mels
 from valence_lib.files import written_whole
+from valence_lib.provenance import digest_of_content, modules_reached
 from valence_lib.settings import FeatureSettings
 from valence_lib.waveforms import Waveform
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Part of every key: raise it when `log_mels` itself changes what it returns.
-_FORMAT = "log-mel 3"
+
+@cache
+def _made_by() -> str:
+    """Digest of the code that computes features, and of the libraries that do it: part of every shard's name."""
+    versions = [version(name) for name in ("numpy", "scipy", "numba")]
+    return digest_of_content([modules_reached(["import valence_lib.features"]), versions])
 
 
 def write_shard(
@@ -41,7 +48,7 @@ def write_shard(
     Returns:
         The shard's name, for the column shard of a `FeatureStore`'s clips.
     """
-    name = hashlib.sha256("\n".join([_FORMAT, settings.digest(), *digests]).encode()).hexdigest()
+    name = hashlib.sha256("\n".join([_made_by(), settings.digest(), *digests]).encode()).hexdigest()
     if not (folder / f"{name}.npy").is_file():
         with written_whole(folder / f"{name}.npy") as path:
             np.save(path, np.concatenate(list(log_mels(waveforms, settings))), allow_pickle=False)

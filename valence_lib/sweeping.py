@@ -38,7 +38,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from valence_lib.errors import RunError, SettingsError, TrainingError
 from valence_lib.files import digest_of, write_json
-from valence_lib.provenance import digest_of_content, modules_reached
+from valence_lib.provenance import digest_of_content, environment, modules_reached
 from valence_lib.registry import MODELS, training_settings
 from valence_lib.settings import TrainingSettings
 from valence_lib.training import Material, train
@@ -176,6 +176,7 @@ def open_study(material: Material, sweep: Sweep, folder: Path) -> optuna.Study:
         "seed": sweep.seed,
         "space": {name: distribution_to_json(tried.space) for name, tried in SPACE.items()},
         "code": modules_reached(["import valence_lib.training"], [model.module for model in MODELS.values()]),
+        "packages": environment()["packages"],
     }
     try:
         return optuna.create_study(

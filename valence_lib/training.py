@@ -8,6 +8,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ from valence_lib.errors import RunError, TrainingError
 from valence_lib.features import LogMel, Standardiser
 from valence_lib.files import write_json, written_whole
 from valence_lib.models import build_model
-from valence_lib.provenance import digest_of_content, modules_reached
+from valence_lib.provenance import digest_of_content, environment, modules_reached
 from valence_lib.registry import model_entry
 from valence_lib.runs import (
     named,
@@ -41,6 +42,7 @@ from valence_lib.runs import (
 from valence_lib.settings import TrainingSettings
 from valence_lib.store import FeatureStore
 
+UNDER_WAY_FOLDER = ".training"  # in a run's folder, as long as a training is not finished
 HISTORY = ["epoch", "learning_rate", "training_mse", "validation_mse"]
 _KEPT_BYTES = 1 << 30  # of standardised clips in memory: about 30,000 clips of 4 s
 
@@ -108,10 +110,7 @@ def train(
     loop = _Loop(material, settings, folder, device)
     first = loop.resume() + 1
     if first == 1:
-        # Weights of another training must not pass for those of the settings that are written next.
-        for name in ("finished.json", "best.safetensors"):
-            (folder / name).unlink(missing_ok=True)
-    save_settings(folder, material.store.settings, settings, loop.standardiser, loop.model)
+        loop.begin()
     on_terminal = sys.stderr.isatty()
     in_lines = progress and not on_terminal
     label = f"{settings.model} {settings.preset} {settings.seed}"
@@ -125,7 +124,8 @@ def train(
             print(_line(row, settings.epochs), flush=True)
         if after_epoch is not None:
             after_epoch(row)
-    loop.finish()
+    if loop.making.is_dir():
+        loop.finish()
     return pd.DataFrame(loop.history, columns=HISTORY)
 
 
@@ -139,6 +139,7 @@ def _line(row: Mapping[str, float], epochs: int) -> str:
 class _Loop:
     def __init__(self, material: Material, settings: TrainingSettings, folder: Path, device: torch.device):
         self.material, self.settings, self.folder, self.device = material, settings, folder, device
+        self.making = folder / UNDER_WAY_FOLDER  # what was there before stays whole until this training is
         self.train_rows, self.validation_rows = material.rows("train"), material.rows("validation")
         self.truth = torch.tensor(material.clips["valence"].to_numpy(np.float32))
         self.speakers = material.clips["speaker"].to_numpy(dtype=str)
@@ -189,7 +190,7 @@ class _Loop:
         best = min((past["validation_mse"] for past in self.history), default=float("inf"))
         self.history.append(row)
         if row["validation_mse"] < best:
-            save_best(self.folder, self.model, self.standardiser)
+            save_best(self.making, self.model, self.standardiser)
         self.seconds += time.perf_counter() - started
         self._checkpoint(epoch)
         return row
@@ -227,20 +228,29 @@ class _Loop:
 
     def _checkpoint(self, epoch: int) -> None:
         """history.csv first: should a kill come between, the epoch is done again and its row replaced."""
-        with written_whole(self.folder / "history.csv") as path, path.open("w", newline="") as file:
+        with written_whole(self.making / "history.csv") as path, path.open("w", newline="") as file:
             writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.history)
-        write_json(self.folder / "seconds.json", {"seconds": self.seconds, "device": str(self.device)})
+        write_json(self.making / "seconds.json", {"seconds": self.seconds, "device": str(self.device)})
         tensors = {**named("model", self.model.state_dict()), **named("optimiser", self._optimiser_tensors())}
         # One string alone: safetensors writes several in random order, and the bytes would differ.
         metadata = {"digest": self._digest()}
-        save_tensors(self.folder / "last.safetensors", {**tensors, "epoch": torch.tensor(epoch)}, metadata)
+        save_tensors(self.making / "last.safetensors", {**tensors, "epoch": torch.tensor(epoch)}, metadata)
+
+    def begin(self) -> None:
+        """Make room for a new training."""
+        shutil.rmtree(self.making, ignore_errors=True)
+        save_settings(self.making, self.material.store.settings, self.settings, self.standardiser, self.model)
 
     def finish(self) -> None:
-        """Note that this training has had all its epochs; what only a resumption needs goes."""
+        """Put the finished training in the place of what was there; killed on the way, it is done once more."""
+        (self.folder / "finished.json").unlink(missing_ok=True)
+        for name in ("settings.json", "history.csv", "seconds.json", "best.safetensors"):
+            with written_whole(self.folder / name) as path:
+                shutil.copyfile(self.making / name, path)
         write_json(self.folder / "finished.json", {"digest": self._digest()})
-        (self.folder / "last.safetensors").unlink(missing_ok=True)
+        shutil.rmtree(self.making)
 
     def _optimiser_tensors(self) -> dict[str, Tensor]:
         states = self.optimiser.state_dict()["state"]
@@ -250,22 +260,23 @@ class _Loop:
 
     def _digest(self) -> str:
         code = modules_reached(["import valence_lib.training"], [model_entry(self.settings.model).module])
-        return digest_of_content([self.settings.digest(), self.material.digest(), code])
+        return digest_of_content([self.settings.digest(), self.material.digest(), code, environment()])
 
     def resume(self) -> int:
         """Go back to the last finished epoch in the folder, if there is one; return its number, else 0."""
         try:
             if self._is_finished():
-                self.history = self._read_history(self.settings.epochs)
+                self.history = self._read_history(self.folder, self.settings.epochs)
+                shutil.rmtree(self.making, ignore_errors=True)
                 return self.settings.epochs
-            tensors, metadata = read_tensors(self.folder / "last.safetensors")
+            tensors, metadata = read_tensors(self.making / "last.safetensors")
             epoch, digest = int(tensors["epoch"]), metadata["digest"]
-            history = self._read_history(epoch)
+            history = self._read_history(self.making, epoch)
         except FileNotFoundError:
             return 0
         except (SafetensorError, ValueError, KeyError) as error:
             raise RunError(
-                f"what {self.folder} holds of a training is damaged ({error}); delete that folder."
+                f"what {self.making} holds of a training is damaged ({error}); delete that folder."
             ) from error
         if digest != self._digest():
             return 0  # another training's: this one starts anew
@@ -275,7 +286,7 @@ class _Loop:
             number, key = name.split(".", 1)
             state["state"].setdefault(int(number), {})[key] = tensor
         self.optimiser.load_state_dict(state)
-        self.seconds = json.loads((self.folder / "seconds.json").read_text())["seconds"]
+        self.seconds = json.loads((self.making / "seconds.json").read_text())["seconds"]
         self.history = history
         return epoch
 
@@ -285,8 +296,8 @@ class _Loop:
             return False
         return json.loads(path.read_text(encoding="utf-8"))["digest"] == self._digest()
 
-    def _read_history(self, epochs: int) -> list[dict[str, float]]:
-        rows = pd.read_csv(self.folder / "history.csv").to_dict("records")
+    def _read_history(self, folder: Path, epochs: int) -> list[dict[str, float]]:
+        rows = pd.read_csv(folder / "history.csv").to_dict("records")
         return [{str(k): v for k, v in row.items()} for row in rows if row["epoch"] <= epochs]
 
 
