@@ -125,9 +125,7 @@ def test_the_archive_keeps_what_was_used_last(report, record, monkeypatch):
     assert restore(report, record.key, leaves(report)) == record
     keep(report, third, names)
     assert [kept(report, made.key) is not None for made in (record, second, third)] == [True, False, True]
-    assert not [
-        path for path in (report.parent / records.ARCHIVE_FOLDER).iterdir() if path.name.startswith(".")
-    ]
+    assert not list(archive.glob("*.partial*"))
 
 
 @pytest.fixture
