@@ -467,6 +467,8 @@ def test_what_was_finished_is_kept_and_nothing_half_written_is_left(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # As in a terminal, also where these tests run in the background, with interrupts ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while not (folder.exists() and list(folder.glob("[!.]*.npy"))):
         assert process.poll() is None

@@ -212,6 +212,8 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # As in a terminal, also where these tests run in the background, with interrupts ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     def build(self, *options: str) -> str:

@@ -300,7 +300,7 @@ def test_a_killed_workers_trial_is_done_again(undisturbed, material, report):
 
 def test_a_killed_worker_does_not_hold_up_another(material, report):
     killed, other = (start_worker(report, 6, epochs=4, silent_after=2) for _ in range(2))
-    while len(list((report / "sweep").glob("trials/*/settings.json"))) < 2:
+    while len(list((report / "sweep").glob("trials/*/alive"))) < 2:
         assert killed.poll() is None
         time.sleep(0.01)
     kill(killed)
