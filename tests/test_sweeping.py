@@ -285,7 +285,7 @@ def kill(worker: subprocess.Popen) -> None:
 
 def test_a_killed_workers_trial_is_done_again(undisturbed, material, report):
     worker = start_worker(report, 8)
-    while not (report / "sweep" / "trials" / "2" / "settings.json").exists():
+    while not (report / "sweep" / "trials" / "2" / "alive").exists():
         assert worker.poll() is None
         time.sleep(0.01)
     kill(worker)
