@@ -398,6 +398,16 @@ def test_notebook_runs_with_typed_parameters(tmp_path, capsys):
     assert executed.cells[-1].outputs[0].data["text/plain"] == "(8, '12')"
 
 
+def test_who_reads_no_further_is_no_error(tmp_path):
+    program = [sys.executable, "-m", "valence_lib", "plan"]
+    with subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1]
+    ) as plan:
+        plan.stdout.close()
+        assert plan.stderr.read() == b""
+    assert plan.returncode == 0
+
+
 def test_the_module_is_a_program(tmp_path):
     command = [sys.executable, "-m", "valence_lib", "check", str(tmp_path / "nowhere")]
     finished = subprocess.run(

@@ -35,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("valence: stopped; what was finished is kept, and the same command goes on.", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Who read this has had enough, as `head` has; nothing more is written, also not at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
