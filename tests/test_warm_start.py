@@ -74,7 +74,7 @@ def test_a_warm_notebook_has_the_bytes_of_a_cold_one(warm, tmp_path):
     written = []
     for name, found in (("warm", warm), ("cold", {})):
         destination = tmp_path / f"{name}.ipynb"
-        found = found | {"GIVEN": "by the caller"}
+        found = found | {"GIVEN": "by the caller", "TMPDIR": "/tmp"}
         assert _run(found, "notebook", notebook, destination, "-p", "seed", "7") == (0, "", "")
         written.append(destination.read_bytes())
     assert written[0] == written[1]

@@ -59,7 +59,8 @@ def serving(modules: Sequence[str], folder: Path) -> Iterator[dict[str, str]]:
         folder: where it is started.
 
     Yields:
-        Variables for the environment of those commands; empty where they have to start cold.
+        Variables for the environment of those commands, a temporary folder among them; empty where they have to
+        start cold.
     """
     if sys.platform != "linux":
         yield {}
@@ -76,12 +77,13 @@ def serving(modules: Sequence[str], folder: Path) -> Iterator[dict[str, str]]:
             [sys.executable, "-c", program, *modules],
             stdin=listening.fileno(),
             cwd=folder,
-            env=os.environ | ONE_THREAD | _AS_IN_A_KERNEL,
+            env=os.environ | ONE_THREAD | _AS_IN_A_KERNEL | {"TMPDIR": private},
             preexec_fn=end_with_parent,
         )
         listening.close()  # so that nobody waits for a process that has ended
         try:
-            yield {_ADDRESS: address}
+            # What anything leaves there when it is killed goes with the folder.
+            yield {_ADDRESS: address, "TMPDIR": private}
         finally:
             process.kill()
             process.wait()
