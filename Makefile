@@ -26,13 +26,16 @@ $(error There is no variable $(firstword $(UNKNOWN)).$(shell $(PYTHON) -c 'impor
   found = difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1); print(f" Did you mean {found[0]}?" if found else "")' \
   '$(firstword $(UNKNOWN))' $(VARIABLES)) Known: $(VARIABLES))
 endif
+ifneq ($(filter-out yes no,$(TUNED)),)
+$(error TUNED=$(TUNED) was given; expected yes or no)
+endif
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
 # Through the environment, so that a path may hold any character.
 export CORPUS NAME PRESET SEED SEEDS EPOCHS PRECISION RANGE BUDGET
 ON := --corpus="$$CORPUS" --seed="$$SEED" --epochs="$$EPOCHS" --range="$$RANGE" $(if $(NAME),--name="$$NAME")
-ASKED := $(ON) --preset="$$PRESET" --seeds="$$SEEDS" --precision="$$PRECISION" $(if $(filter-out no,$(TUNED)),--tuned)
+ASKED := $(ON) --preset="$$PRESET" --seeds="$$SEEDS" --precision="$$PRECISION" $(if $(filter yes,$(TUNED)),--tuned)
 RUN := $(if $(JOBS),--jobs=$(JOBS)) $(if $(TIME_LIMIT),--time-limit=$(TIME_LIMIT)) $(if $(PROFILE),--profile=$(PROFILE))
 # One thread a process: jobs run side by side, and sums come out the same every time.
 export OMP_NUM_THREADS = 1
