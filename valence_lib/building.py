@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from valence_lib.files import digest_of, digest_of_files, remove_orphans, write_
 from valence_lib.jobs import CORPUS_LINK, REQUEST_FILE, Job, Request, corpus_seen_from_project, project_root
 from valence_lib.progress import JobProgress, Progress, failed_for_good
 from valence_lib.provenance import environment
-from valence_lib.records import FEATURES_FOLDER, Record, load_record, record_path
+from valence_lib.records import FEATURES_FOLDER, Record, changed_files, load_record, record_path
 from valence_lib.warm_start import end_with_parent, serving
 
 HELD_BY_NOTEBOOKS = ".notebooks-at-work"
@@ -279,18 +279,11 @@ def _reasons(
     found += [f"after {name}" for name in before if name in after and before[name]]
     # Also where whoever made it is up to date: it may have been made again by a build that ended before this job.
     found += [
-        f"{name} changed" for name in _changed(record.reads, root) if not before.get(made_by.get(name, ""))
+        f"{name} changed"
+        for name in changed_files(record.reads, root)
+        if not before.get(made_by.get(name, ""))
     ]
     return found
-
-
-def _changed(reads: Mapping[str, str], root: Path) -> list[str]:
-    """Which of the files that a job read are not what they were then."""
-    return [
-        name
-        for name, digest in reads.items()
-        if not (root / name).is_file() or digest_of(root / name) != digest
-    ]
 
 
 def _differences(before: Any, now: Any) -> list[str]:
@@ -411,7 +404,7 @@ def _check_unchanged(folder: Path, job: Job, record: Record, corpus: str, root: 
     stats = [
         (root / name).stat() for name in (job.program, *record.made_of["modules"], *record.made_of["data"])
     ]
-    changed = _changed(record.reads, root)
+    changed = changed_files(record.reads, root)
     # Only where a file's times say that there may be something to find.
     if any(max(stat.st_mtime_ns, stat.st_ctime_ns) > began for stat in stats):
         changed += _differences(record.made_of, job.made_of(root))

@@ -50,16 +50,21 @@ class Record:
 
     def changed(self, report: Path) -> list[str]:
         """Files that are not there, or not what the job left."""
-        return [
-            name
-            for name, digest in self.leaves.items()
-            if not (report / name).is_file() or digest_of(report / name) != digest
-        ]
+        return changed_files(self.leaves, report)
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole."""
         content = {"key": self.key, **vars(self)}
         write_json(path, content)
+
+
+def changed_files(digests: Mapping[str, str], folder: Path) -> list[str]:
+    """Files of a folder that are not there, or whose content has another digest than the one noted."""
+    return [
+        name
+        for name, digest in digests.items()
+        if not (folder / name).is_file() or digest_of(folder / name) != digest
+    ]
 
 
 def key_of(made_of: Mapping[str, Any], reads: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -235,7 +236,7 @@ class _Loop:
         write_json(self.making / "seconds.json", {"seconds": self.seconds, "device": str(self.device)})
         tensors = {**named("model", self.model.state_dict()), **named("optimiser", self._optimiser_tensors())}
         # One string alone: safetensors writes several in random order, and the bytes would differ.
-        metadata = {"digest": self._digest()}
+        metadata = {"digest": self.digest}
         save_tensors(self.making / "last.safetensors", {**tensors, "epoch": torch.tensor(epoch)}, metadata)
 
     def begin(self) -> None:
@@ -249,7 +250,7 @@ class _Loop:
         for name in ("settings.json", "history.csv", "seconds.json", "best.safetensors"):
             with written_whole(self.folder / name) as path:
                 shutil.copyfile(self.making / name, path)
-        write_json(self.folder / "finished.json", {"digest": self._digest()})
+        write_json(self.folder / "finished.json", {"digest": self.digest})
         shutil.rmtree(self.making)
 
     def _optimiser_tensors(self) -> dict[str, Tensor]:
@@ -258,7 +259,9 @@ class _Loop:
             f"{number}.{name}": tensor for number, state in states.items() for name, tensor in state.items()
         }
 
-    def _digest(self) -> str:
+    @cached_property
+    def digest(self) -> str:
+        """Of all that decides over this training: settings, clips, code, libraries and processor."""
         code = modules_reached(["import valence_lib.training"], [model_entry(self.settings.model).module])
         return digest_of_content([self.settings.digest(), self.material.digest(), code, environment()])
 
@@ -278,7 +281,7 @@ class _Loop:
             raise RunError(
                 f"what {self.making} holds of a training is damaged ({error}); delete that folder."
             ) from error
-        if digest != self._digest():
+        if digest != self.digest:
             return 0  # another training's: this one starts anew
         self.model.load_state_dict(part_of(tensors, "model"))
         state = self.optimiser.state_dict()
@@ -294,7 +297,7 @@ class _Loop:
         path = self.folder / "finished.json"
         if not path.is_file() or not (self.folder / "best.safetensors").is_file():
             return False
-        return json.loads(path.read_text(encoding="utf-8"))["digest"] == self._digest()
+        return json.loads(path.read_text(encoding="utf-8"))["digest"] == self.digest
 
     def _read_history(self, folder: Path, epochs: int) -> list[dict[str, float]]:
         rows = pd.read_csv(folder / "history.csv").to_dict("records")

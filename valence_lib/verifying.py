@@ -5,9 +5,8 @@ import os
 from pathlib import Path
 
 from valence_lib.errors import RunError, ValenceError
-from valence_lib.files import digest_of
 from valence_lib.jobs import REQUEST_FILE, Job, project_root
-from valence_lib.records import MEASURED, RECORDS_FOLDER, files_left, load_record
+from valence_lib.records import MEASURED, RECORDS_FOLDER, changed_files, files_left, load_record
 
 # What a report's folder holds beside artefacts: logs, records, what was asked, and what the sweep goes on from.
 _NO_ARTEFACTS = ("logs", RECORDS_FOLDER, REQUEST_FILE, "sweep", "corpus")
@@ -47,9 +46,8 @@ def verify_report(report: Path) -> int:
         for file in record.changed(report):
             what = "is not what it left" if (report / file).is_file() else "is gone"
             faults.append(f"{name}: {file} {what}")
-        for file, digest in record.reads.items():
-            if not (root / file).is_file() or digest_of(root / file) != digest:
-                faults.append(f"{name}: read another {file} than the one that is there")
+        for file in changed_files(record.reads, root):
+            faults.append(f"{name}: read another {file} than the one that is there")
         if name in jobs and _made_of_other_code(jobs[name], record.made_of, root):
             remarks.append(f"{name}: the project has changed since it was made; `make plan` says what")
     left = files_left(report, [path for path in report.iterdir() if path.name not in _NO_ARTEFACTS])
