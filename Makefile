@@ -5,6 +5,8 @@ CORPUS ?= demo
 # Not from the environment, where it may be the machine's.
 NAME :=
 PRESET ?= default
+PROTOCOL ?= holdout
+FOLDS ?= 6
 SEED ?= 0
 SEEDS ?= 3
 EPOCHS ?= 20
@@ -17,7 +19,7 @@ BUDGET ?= 20
 TUNED ?=
 
 # A misspelt variable would silently do nothing.
-VARIABLES := PYTHON CORPUS NAME PRESET SEED SEEDS EPOCHS PRECISION RANGE JOBS TIME_LIMIT PROFILE BUDGET TUNED
+VARIABLES := PYTHON CORPUS NAME PRESET PROTOCOL FOLDS SEED SEEDS EPOCHS PRECISION RANGE JOBS TIME_LIMIT PROFILE BUDGET TUNED
 SPACE := $(subst ,, )
 GIVEN := $(foreach word,$(subst \$(SPACE),,$(MAKEOVERRIDES)),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN := $(filter-out $(VARIABLES),$(GIVEN))
@@ -33,9 +35,9 @@ endif
 BIN := .venv/bin
 INSTALLED := .venv/installed
 # Through the environment, so that a path may hold any character.
-export CORPUS NAME PRESET SEED SEEDS EPOCHS PRECISION RANGE BUDGET
+export CORPUS NAME PRESET PROTOCOL FOLDS SEED SEEDS EPOCHS PRECISION RANGE BUDGET
 ON := --corpus="$$CORPUS" --seed="$$SEED" --epochs="$$EPOCHS" --range="$$RANGE" $(if $(NAME),--name="$$NAME")
-ASKED := $(ON) --preset="$$PRESET" --seeds="$$SEEDS" --precision="$$PRECISION" $(if $(filter yes,$(TUNED)),--tuned)
+ASKED := $(ON) --preset="$$PRESET" --protocol="$$PROTOCOL" --folds="$$FOLDS" --seeds="$$SEEDS" --precision="$$PRECISION" $(if $(filter yes,$(TUNED)),--tuned)
 RUN := $(if $(JOBS),--jobs=$(JOBS)) $(if $(TIME_LIMIT),--time-limit=$(TIME_LIMIT)) $(if $(PROFILE),--profile=$(PROFILE))
 # One thread a process: jobs run side by side, and sums come out the same every time.
 export OMP_NUM_THREADS = 1
@@ -45,7 +47,7 @@ export OMP_NUM_THREADS = 1
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables of report: CORPUS=$(CORPUS) NAME=(after the corpus) PRESET=$(PRESET) SEED=$(SEED) SEEDS=$(SEEDS) EPOCHS=$(EPOCHS) PRECISION=$(PRECISION) RANGE=$(RANGE) JOBS=(all cores) TIME_LIMIT=(seconds a notebook, none) PROFILE=(of workflow/profiles, none) TUNED=(yes: a row for what sweep found best; no). Of sweep also: BUDGET=$(BUDGET) (trials, or 10min)"
+	@echo "Variables of report: CORPUS=$(CORPUS) NAME=(after the corpus) PRESET=$(PRESET) PROTOCOL=$(PROTOCOL) FOLDS=$(FOLDS) SEED=$(SEED) SEEDS=$(SEEDS) EPOCHS=$(EPOCHS) PRECISION=$(PRECISION) RANGE=$(RANGE) JOBS=(all cores) TIME_LIMIT=(seconds a notebook, none) PROFILE=(of workflow/profiles, none) TUNED=(yes: a row for what sweep found best; no). Of sweep also: BUDGET=$(BUDGET) (trials, or 10min)"
 
 # The stamp comes last, so that a cut-off installation is done again.
 $(INSTALLED): requirements.lock pyproject.toml

@@ -7,7 +7,7 @@ from torch import nn
 from valence_lib import architecture
 from valence_lib.errors import SettingsError
 from valence_lib.models import build_model
-from valence_lib.registry import MODELS
+from valence_lib.registry import NETWORKS
 
 
 def texts(ax):
@@ -49,7 +49,7 @@ def test_layers_are_those_of_the_live_module_with_symbolic_frames():
     assert [row.parameters for row in rows][-2:] == [201, 3]
 
 
-@pytest.mark.parametrize("model", [Stub(), *(build_model(name, 16) for name in MODELS)])
+@pytest.mark.parametrize("model", [Stub(), *(build_model(name, 16) for name in NETWORKS)])
 def test_parameters_of_the_layers_add_up_to_the_models(model):
     rows = architecture.describe_layers(model, 16)
     assert sum(row.parameters for row in rows) == sum(p.numel() for p in model.parameters())

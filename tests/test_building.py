@@ -50,11 +50,22 @@ def test_a_request_that_cannot_be_met_is_refused(changes, message):
 
 def test_runs_are_every_model_and_seed_of_the_preset_and_of_raw_decibels():
     runs = Request(seed=5, seeds=2).runs()
-    assert len(runs) == 2 * 3 * 2
+    # The course report's three, with both presets and seeds; the baselines leave nothing to chance.
+    assert len(runs) == 2 * 3 * 2 + 2
+    assert {"Ridge-default-5", "SVR-default-5"} < set(runs)
     assert {run["preset"] for run in runs.values()} == {"default", "seed"}
     assert {run["seed"] for run in runs.values()} == {5, 6}
     assert runs["CNN-seed-6"] == {"model": "CNN", "preset": "seed", "seed": 6}
-    assert len(Request(preset="seed", seeds=2).runs()) == 3 * 2
+    assert len(Request(preset="seed", seeds=2).runs()) == 3 * 2 + 2
+
+
+def test_best_adds_our_models_and_what_standardises_by_speaker_where_speakers_are_named():
+    added = Request(preset="best", seeds=2).runs().keys() - Request(seeds=2).runs().keys()
+    assert {"Blend-best-0", "Blend-best-1", "Blend-best-speaker-1", "VoiceSVR-best-0"} <= added
+    assert "VoiceSVR-best-1" not in added
+    unnamed = Request(preset="best", names_speakers=False).runs()
+    assert "Blend-best-0" in unnamed
+    assert not [name for name in unnamed if "speaker" in name]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +155,7 @@ def test_a_request_says_what_its_results_depend_on(snakemake, tmp_path, manifest
     assert preprocess["parameters"]["corpus"] == "../reports/one/corpus"
     assert (tmp_path / "reports" / "one" / "corpus" / "labels.csv").samefile(manifest_folder / "labels.csv")
     experiment = first["jobs"]["CNN-seed-0"]["made_of"]
-    assert experiment["values"] == {"settings": training_settings("CNN", "seed", 0).to_mapping()}
+    assert experiment["values"] == {"settings": [training_settings("CNN", "seed", 0).to_mapping()]}
     assert experiment["parameters"]["device"] == "auto"  # the notebook's own default, resolved
     assert build() == first
     with (manifest_folder / "labels.csv").open("a") as table:
@@ -168,7 +179,7 @@ def test_what_a_sweep_found_best_is_one_row_more(snakemake, tmp_path, manifest_f
     # No other training is touched, and the tuned one only by what is trained.
     assert {name for name in before if now[name] != before[name]} == {"compare"}
     tuned = training_settings("CNN", "tuned", 1, learning_rate=0.01, standardise="clip")
-    assert now["CNN-tuned-1"]["values"] == {"settings": tuned.to_mapping()}
+    assert now["CNN-tuned-1"]["values"] == {"settings": [tuned.to_mapping()]}
     assert now["CNN-tuned-1"]["parameters"]["changes"] == BEST["changes"]
     assert now["compare"]["parameters"]["tuning"] == BEST
     longer = made_of(best=BEST | {"trials": 40})

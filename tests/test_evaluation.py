@@ -7,19 +7,21 @@ from scipy import stats
 
 from valence_lib.errors import SettingsError
 from valence_lib.evaluation import (
+    Comparison,
     Resampling,
     compare,
+    corrected,
     errors_at_extremes,
     errors_by_group,
     groups_of,
     interval,
-    raters,
-    results_rows,
     score,
+    standard_error,
 )
-from valence_lib.metrics import METRICS
+from valence_lib.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER, METRICS
 
 every_metric = pytest.mark.parametrize("metric", METRICS)
+every_order = pytest.mark.parametrize("metric", [*LOWER_IS_BETTER, *HIGHER_IS_BETTER])
 
 
 def _clustered(seed, speakers=12, clips=10):
@@ -51,11 +53,11 @@ def test_a_resample_scores_as_its_clips_repeated(metric, by):
 
 
 @every_metric
-def test_the_interval_is_scipys_percentile_interval_on_unclustered_clips(metric):
+def test_the_bootstrap_is_scipys_on_unclustered_clips(metric):
     generator = np.random.default_rng(5)
     truth = generator.uniform(1, 5, 150)
     prediction = 3 + 0.5 * (truth - 3) + generator.normal(0, 0.6, 150)
-    ours = interval(Resampling(np.arange(150), seed=0, resamples=8000).scores(metric, truth, prediction))
+    resampled = Resampling(np.arange(150), seed=0, resamples=8000).scores(metric, truth, prediction)
     theirs = stats.bootstrap(
         (truth, prediction),
         METRICS[metric],
@@ -64,23 +66,61 @@ def test_the_interval_is_scipys_percentile_interval_on_unclustered_clips(metric)
         n_resamples=4000,
         method="percentile",
         rng=np.random.default_rng(1),
-    ).confidence_interval
-    width = theirs.high - theirs.low
-    assert ours == pytest.approx([theirs.low, theirs.high], abs=0.06 * width)
+    )
+    low, high = theirs.confidence_interval
+    assert np.quantile(resampled, [0.025, 0.975]) == pytest.approx([low, high], abs=0.06 * (high - low))
+    assert standard_error(resampled, 150) == pytest.approx(theirs.standard_error, rel=0.05)
+    # With many clips, Student's interval and the percentiles are nearly one.
+    ours = interval(METRICS[metric](truth, prediction), resampled, 150, metric)
+    assert ours == pytest.approx([low, high], abs=0.12 * (high - low))
 
 
-def test_interval_is_of_the_asked_confidence():
-    values = np.arange(1001, dtype=float)
-    assert interval(values) == pytest.approx([25, 975])
-    assert interval(values, confidence=0.5) == pytest.approx([250, 750])
-    assert all(type(end) is float for end in interval(values))
+def test_interval_by_hand():
+    resampled = np.array([1.0, 2.0, 4.0])  # sample variance 7/3
+    half = stats.t.ppf(0.975, 4) * np.sqrt(7 / 3) * np.sqrt(5 / 4)
+    assert interval(2.0, resampled, 5) == pytest.approx([2 - half, 2 + half])
+    # On the logarithms, 0, 1 and 2 times log 2, whose sample deviation is log 2.
+    factor = np.exp(stats.t.ppf(0.975, 4) * np.log(2) * np.sqrt(5 / 4))
+    assert interval(2.0, resampled, 5, "mse") == pytest.approx([2 / factor, 2 * factor])
+    assert all(type(end) is float for end in interval(2.0, resampled, 5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("speakers", [3, 12, 18])
+def test_intervals_hold_the_true_value_as_often_as_they_say(speakers):
+    # Speakers differ in how many clips they have, in what they are off by, and in how far they are told apart.
+    def draw(generator, n):
+        speaker = np.repeat(np.arange(n), generator.integers(20, 70, n))
+        truth = generator.normal(0, 0.8, speaker.size) + generator.normal(0, 0.15, n)[speaker]
+        slope = 0.45 + generator.normal(0, 0.12, n)[speaker]
+        noise = generator.normal(0, 0.4, speaker.size)
+        return truth, slope * truth + generator.normal(0, 0.25, n)[speaker] + noise, speaker
+
+    everyone = draw(np.random.default_rng(1), 40_000)
+    other = 0.5 * everyone[1]
+    true = {name: METRICS[name](*everyone[:2]) for name in ("mse", "ccc")}
+    true["difference"] = true["mse"] - METRICS["mse"](everyone[0], other)
+    held = dict.fromkeys(true, 0)
+    for seed in range(1500):
+        truth, prediction, speaker = draw(np.random.default_rng([2, seed]), speakers)
+        resampling = Resampling(speaker, resamples=1000)
+        for name in ("mse", "ccc"):
+            low, high = score(truth, [prediction], resampling)["intervals"][name]
+            held[name] += low <= true[name] <= high
+        found = compare("mse", truth, [prediction], [0.5 * prediction], resampling)
+        held["difference"] += found.low <= true["difference"] <= found.high
+    shares = {name: count / 1500 for name, count in held.items()}
+    print(speakers, shares)
+    assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
 
 
 @pytest.mark.parametrize("metric", ["mse", "mae", "ccc"])
 def test_drawing_whole_speakers_widens_intervals_where_their_clips_err_alike(metric):
     truth, prediction, speaker = _clustered(2)
-    by_speaker = np.ptp(interval(Resampling(speaker).scores(metric, truth, prediction)))
-    by_clip = np.ptp(interval(Resampling(np.arange(truth.size)).scores(metric, truth, prediction)))
+    by_speaker, by_clip = (
+        np.ptp(score(truth, [prediction], Resampling(groups))["intervals"][metric])
+        for groups in (speaker, np.arange(truth.size))
+    )
     assert by_speaker > 1.3 * by_clip
 
 
@@ -125,7 +165,7 @@ def test_score_averages_over_seeds_and_holds_its_intervals():
     other = 6 - prediction
     resampling = Resampling(speaker)
     row = score(truth, [prediction, other], resampling)
-    assert list(row) == ["n", "mse", "mae", "pearson_r", "ccc", "intervals"]
+    assert list(row) == ["n", *METRICS, "intervals"]
     assert row["n"] == 120
     for metric, function in METRICS.items():
         mean = (function(truth, prediction) + function(truth, other)) / 2
@@ -133,7 +173,7 @@ def test_score_averages_over_seeds_and_holds_its_intervals():
         averaged = (
             resampling.scores(metric, truth, prediction) + resampling.scores(metric, truth, other)
         ) / 2
-        assert row["intervals"][metric] == pytest.approx(np.quantile(averaged, [0.025, 0.975]))
+        assert row["intervals"][metric] == pytest.approx(interval(row[metric], averaged, 12, metric))
     single = score(truth, [prediction], resampling)
     for metric in METRICS:
         low, high = single["intervals"][metric]
@@ -148,7 +188,7 @@ def _good_and_bad():
     return truth, good, bad, Resampling(speaker)
 
 
-@every_metric
+@every_order
 def test_the_nearer_prediction_is_better_and_the_other_worse(metric):
     truth, good, bad, resampling = _good_and_bad()
     ahead, behind = (
@@ -164,14 +204,14 @@ def test_the_nearer_prediction_is_better_and_the_other_worse(metric):
     )
 
 
-@every_metric
+@every_order
 def test_identical_predictions_tie_with_no_difference(metric):
     truth, good, _, resampling = _good_and_bad()
     same = compare(metric, truth, [good], [good.copy()], resampling)
-    assert (same.difference, same.low, same.high, same.verdict) == (0.0, 0.0, 0.0, "tie")
+    assert (same.difference, same.low, same.high, same.p, same.verdict) == (0.0, 0.0, 0.0, 1.0, "tie")
 
 
-@every_metric
+@every_order
 def test_like_predictions_tie(metric):
     truth, _, _, resampling = _good_and_bad()
     noise = np.random.default_rng(4).normal(0, 0.5, truth.size)
@@ -197,103 +237,35 @@ def test_compare_averages_over_seeds_also_of_unlike_number():
 
 
 def test_compare_refuses_an_unknown_metric():
-    with pytest.raises(SettingsError, match="no metric 'rmse'; expected one of mse, mae, pearson_r, ccc"):
-        compare("rmse", [1, 2], [[1, 2]], [[1, 2]], Resampling([0, 1]))
+    for metric in ("rmse", "sd_ratio"):
+        with pytest.raises(
+            SettingsError, match=f"compared by '{metric}'; expected one of mse, mae, pearson_r, ccc, r2"
+        ):
+            compare(metric, [1, 2], [[1, 2]], [[1, 2]], Resampling([0, 1]))
 
 
-def test_raters_by_hand():
-    clips = pd.DataFrame(
-        {
-            "id": list("abcd"),
-            "valence_a1": [1.0, 2.0, 3.0, 5.0],
-            "valence_a2": [2.0, 2.0, 5.0, np.nan],
-            "valence_a3": [3.0, 2.0, 4.0, 1.0],
-            "valence": [2.0, 2.0, 4.0, 3.0],
-            "valence_average": [9.0] * 4,
-        }
-    )
-    found = raters(clips)
-    assert (found["raters"], found["clips"]) == (3, 4)
-    # a1 (1, 2, 3, 5) against (2.5, 2, 4.5, 1); a2 (2, 2, 5) against (2, 2, 3.5), as d has no second rating;
-    # a3 (3, 2, 4, 1) against (1.5, 2, 4, 5).
-    by_rater = {name: scores["mse"] for name, scores in found["by_rater"].items()}
-    assert by_rater == pytest.approx(
-        {"valence_a1": 20.5 / 4, "valence_a2": 2.25 / 3, "valence_a3": 18.25 / 4}
-    )
-    assert found["mse"] == pytest.approx((20.5 / 4 + 2.25 / 3 + 18.25 / 4) / 3)
-    # Lin's for a2: covariance 1, variances 2 and 1/2, means 3 and 2.5.
-    assert found["by_rater"]["valence_a2"]["ccc"] == pytest.approx(2 / (2 + 1 / 2 + 1 / 4))
-    values = [scores["ccc"] for scores in found["by_rater"].values()]
-    assert found["ccc"] == pytest.approx(np.mean(values))
-    # Sample variances within the clips: 1, 0 and 1 of three ratings, 8 of two.
-    assert found["noise_variance"] == pytest.approx((1 / 3 + 0 + 1 / 3 + 8 / 2) / 4)
+def test_p_is_students():
+    truth, good, bad, resampling = _good_and_bad()
+    found = compare("mse", truth, [good], [0.9 * good + 0.1 * bad], resampling)
+    error = (found.high - found.low) / 2 / stats.t.ppf(0.975, 11)
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(found.difference) / error, 11), rel=1e-6)
+    assert found.p == found.p_holm
 
 
-def test_sparse_raters_by_hand():
-    clips = pd.DataFrame(
-        {
-            "id": list("abcdefg"),
-            "valence_a1": [1.0, 3.0, np.nan, 4.0, 2.0, np.nan, 5.0],
-            "valence_a2": [2.0, np.nan, 3.0, 4.0, np.nan, 1.0, np.nan],
-            "valence_a3": [np.nan, 5.0, 2.0, np.nan, 4.0, 2.0, np.nan],
-        }
-    )
-    found = raters(clips)
-    # Each clip by two of three, and g by one alone, who agrees with nobody.
-    assert (found["raters"], found["clips"]) == (3, 6)
-    # a1 (1, 3, 4, 2) against (2, 5, 4, 4); a2 (2, 3, 4, 1) against (1, 2, 4, 2); a3 (5, 2, 4, 2) against (3, 3, 2, 1).
-    by_rater = {name: scores["mse"] for name, scores in found["by_rater"].items()}
-    assert by_rater == pytest.approx({"valence_a1": 9 / 4, "valence_a2": 3 / 4, "valence_a3": 10 / 4})
-    assert found["mse"] == pytest.approx(22 / 12)
-    # Lin's for a1: covariance 3.5/4, variances 5/4 and 4.75/4, means 2.5 and 3.75.
-    assert found["by_rater"]["valence_a1"]["ccc"] == pytest.approx(1.75 / (5 / 4 + 4.75 / 4 + 1.25**2))
-    # Half the squared difference within each clip (1, 4, 1, 0, 4, 1), halved again for the mean of two.
-    assert found["noise_variance"] == pytest.approx(11 / 2 / 6 / 2)
+def test_verdicts_are_corrected_as_holm_does():
+    made = [Comparison(-0.1, -0.2, 0.0, p, p, "better") for p in (0.04, 0.01, 0.02, 0.5)]
+    after = corrected("mse", made)
+    # Sorted: 0.01 * 4, 0.02 * 3, then 0.04 * 2 and 0.5 * 1, none below the one before.
+    assert [one.p_holm for one in after] == pytest.approx([0.08, 0.04, 0.06, 0.5])
+    assert [one.verdict for one in after] == ["tie", "better", "tie", "tie"]
+    assert [one.verdict for one in corrected("ccc", made)] == ["tie", "worse", "tie", "tie"]
+    assert [one.p for one in after] == [0.04, 0.01, 0.02, 0.5]
+    assert corrected("mse", []) == []
 
 
-def test_a_rater_who_is_always_alone_counts_for_nothing():
-    clips = pd.DataFrame(
-        {
-            "valence_a1": [1.0, 3.0, np.nan],
-            "valence_a2": [2.0, 4.0, np.nan],
-            "valence_a3": [np.nan, np.nan, 5.0],
-        }
-    )
-    found = raters(clips)
-    assert (found["raters"], found["clips"], list(found["by_rater"])) == (2, 2, ["valence_a1", "valence_a2"])
-    assert found["mse"] == 1.0
-
-
-@pytest.mark.parametrize("given", [2, 3, 4])
-def test_the_noise_variance_holds_also_where_raters_left_clips_out(given):
-    generator = np.random.default_rng(1)
-    true = generator.uniform(1, 5, 20000)
-    ratings = true[:, None] + generator.normal(0, 0.6, (20000, 4))
-    left_out = generator.permuted(np.tile(np.arange(4) >= given, (20000, 1)), axis=1)
-    ratings[left_out] = np.nan
-    clips = pd.DataFrame(ratings, columns=[f"valence_a{rater}" for rater in range(1, 5)])
-    assert raters(clips)["noise_variance"] == pytest.approx(0.36 / given, rel=0.03)
-
-
-def test_the_noise_variance_estimates_the_error_of_the_mean_rating():
-    generator = np.random.default_rng(0)
-    true = generator.uniform(1, 5, 20000)
-    ratings = true[:, None] + generator.normal(0, 0.6, (20000, 3))
-    clips = pd.DataFrame(ratings, columns=["valence_a1", "valence_a2", "valence_a3"])
-    error = np.mean((ratings.mean(axis=1) - true) ** 2)
-    assert raters(clips)["noise_variance"] == pytest.approx(error, rel=0.03)
-
-
-@pytest.mark.parametrize(
-    "clips",
-    [
-        pd.DataFrame({"valence": [1.0, 2.0]}),
-        pd.DataFrame({"valence_a1": [1.0, 2.0]}),
-        pd.DataFrame({"valence_a1": [1.0, np.nan], "valence_a2": [np.nan, 2.0]}),
-    ],
-)
-def test_no_ceiling_without_two_raters_of_one_clip(clips):
-    assert raters(clips) is None
+def test_no_comparison_counts_for_less_than_the_one_before():
+    made = [Comparison(-0.1, -0.2, 0.0, p, p, "better") for p in (0.03, 0.031)]
+    assert [one.p_holm for one in corrected("mse", made)] == [0.06, 0.06]
 
 
 @pytest.mark.parametrize(
@@ -324,9 +296,8 @@ def test_errors_by_group():
     assert found["n"].tolist() == [5, 6]
     assert found["mse"].tolist() == pytest.approx([(4 + 1 + 0 + 1 + 4) / 5, (0.25 + 3) / 6])
     assert found["bias"].tolist() == pytest.approx([-6 / 5, 3.5 / 6])
-    # Drawing two of F's two speakers gives 1/12, 3.25/6 or 1; M's one speaker is drawn by clip.
-    assert found.loc[1, ["low", "high"]].tolist() == pytest.approx([0.25 / 3, 1.0])
-    assert 0 <= found.loc[0, "low"] < 2 < found.loc[0, "high"] <= 4
+    assert (found["low"] < found["mse"]).all()
+    assert (found["mse"] < found["high"]).all()
     assert 0 < chance <= 1
 
 
@@ -415,92 +386,6 @@ def test_errors_at_extremes():
     # Ties are broken by the id, not by the order of the rows.
     assert errors_at_extremes(predictions.sample(frac=1, random_state=0)) == found
     assert errors_at_extremes(predictions.head(2))["lowest"]["n"] == 1
-
-
-def _results():
-    generator = np.random.default_rng(0)
-    clips = pd.DataFrame(
-        {
-            "id": [f"clip {n}" for n in range(90)],
-            "part": ["train"] * 30 + ["validation"] * 30 + ["test"] * 25 + ["unlabelled"] * 5,
-            "valence": [*generator.uniform(1, 4, 30), *generator.uniform(1, 5, 55), *[np.nan] * 5],
-            "speaker": [f"S{n % 9}" for n in range(90)],
-        }
-    )
-    truth = clips["valence"].fillna(3).to_numpy()
-
-    def one(noise):
-        # In another order than the clips, as a file of predictions may be.
-        values = pd.Series(truth + generator.normal(0, noise, 90), index=clips["id"])
-        return values.sample(frac=1, random_state=0)
-
-    predictions = {("LSTM2", "default"): {0: one(0.2), 1: one(0.4)}, ("CNN", "seed"): {0: one(3)}}
-    parameters = {("LSTM2", "default"): 659713, ("CNN", "seed"): 3297}
-    return clips, predictions, results_rows(clips, predictions, parameters)
-
-
-CONTRACT = {
-    "model", "preset", "part", "n", "mse", "mae", "pearson_r", "ccc", "intervals", "parameters", "seeds",
-}  # fmt: skip
-
-
-def test_rows_of_results_keep_the_contract():
-    _, _, rows = _results()
-    assert all(row.keys() >= CONTRACT for row in rows)
-    assert [(row["model"], row["preset"], row["part"]) for row in rows] == [
-        (*model, part)
-        for part in ("validation", "test")
-        for model in (("mean", None), ("LSTM2", "default"), ("CNN", "seed"))
-    ]
-    for row in rows:
-        assert set(row["intervals"]) == set(METRICS)
-        assert all(low <= high for low, high in row["intervals"].values())
-    assert [row["n"] for row in rows] == [30] * 3 + [25] * 3
-    assert [row["parameters"] for row in rows[:3]] == [1, 659713, 3297]
-    assert [row["seeds"] for row in rows[:3]] == [[], [0, 1], [0]]
-
-
-def test_rows_are_json():
-    import json
-
-    _, _, rows = _results()
-    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
-
-
-def test_intervals_of_a_row_draw_the_speakers_of_its_part():
-    clips, predictions, rows = _results()
-    held_out = clips[clips["part"] == "test"]
-    resampling = Resampling(held_out["speaker"])
-    values = [series.loc[held_out["id"]] for series in predictions["LSTM2", "default"].values()]
-    assert rows[4]["intervals"] == score(held_out["valence"], values, resampling)["intervals"]
-
-
-def test_the_mean_predictor_knows_the_training_mean_alone():
-    clips, _, rows = _results()
-    mean = clips.loc[clips["part"] == "train", "valence"].mean()
-    for row in (rows[0], rows[3]):
-        truth = clips.loc[clips["part"] == row["part"], "valence"]
-        assert row["mse"] == pytest.approx(np.mean((truth - mean) ** 2), rel=1e-12)
-        assert row["mae"] == pytest.approx(np.mean(np.abs(truth - mean)), rel=1e-12)
-        assert (row["pearson_r"], row["ccc"]) == (0.0, 0.0)
-        assert row["intervals"]["ccc"] == pytest.approx([0, 0], abs=1e-6)
-        assert row["intervals"]["pearson_r"] == pytest.approx([0, 0], abs=1e-6)
-
-
-def test_scores_of_a_row_are_of_its_part_by_clip_id():
-    clips, predictions, rows = _results()
-    held_out = clips[clips["part"] == "test"]
-    truth = held_out["valence"].to_numpy()
-    row = rows[4]
-    by_seed = {
-        str(seed): METRICS["mse"](truth, [series[clip] for clip in held_out["id"]])
-        for seed, series in predictions["LSTM2", "default"].items()
-    }
-    assert row["by_seed"]["mse"] == pytest.approx(by_seed)
-    assert row["mse"] == pytest.approx(np.mean(list(by_seed.values())))
-    assert rows[4]["against_mean"]["verdict"] == "better"
-    assert rows[5]["against_mean"]["verdict"] == "worse"
-    assert rows[4]["against_mean"]["difference"] == pytest.approx(row["mse"] - rows[3]["mse"])
 
 
 def test_a_label_that_speakers_have_but_one_of_is_judged_over_speakers():

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from conftest import Voice
 
-from valence_lib import inspection as inspection_module
+from valence_lib import chunks as chunks_module
 from valence_lib.corpora import Clip, Corpus, CourseFolder, open_corpus
 from valence_lib.errors import CorpusError, WorkerError
 from valence_lib.inspection import Inspection, inspect_corpus, summarise
@@ -393,7 +393,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_two_processes_find_and_store_what_one_does(
     bad_course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(inspection_module, "CLIPS_PER_CHUNK", 3)
+    monkeypatch.setattr(chunks_module, "CLIPS_PER_CHUNK", 3)
     corpus = course_of(Uneven, bad_course[0])
     alone, together = (preprocess(corpus, tmp_path / str(workers), workers) for workers in (1, 2))
     pd.testing.assert_frame_equal(together.clips, alone.clips)
@@ -417,7 +417,7 @@ def test_the_features_are_stored_without_changing_what_is_found(bad_course, tmp_
 def test_an_error_in_another_process_arrives_as_it_is(
     course_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(inspection_module, "CLIPS_PER_CHUNK", 2)
+    monkeypatch.setattr(chunks_module, "CLIPS_PER_CHUNK", 2)
     with pytest.raises(CorpusError, match="the disk was pulled out"):
         preprocess(course_of(Failing, course_folder), tmp_path / "features", 2)
     assert all(name.endswith(".npy") and not name.startswith(".") for name in contents(tmp_path / "features"))
@@ -426,7 +426,7 @@ def test_an_error_in_another_process_arrives_as_it_is(
 def test_a_process_that_the_system_ends_is_reported(
     course_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(inspection_module, "CLIPS_PER_CHUNK", 2)
+    monkeypatch.setattr(chunks_module, "CLIPS_PER_CHUNK", 2)
     with pytest.raises(
         WorkerError, match=r"2 processes that read the corpus 'course' was ended .* memory ran out"
     ):
@@ -436,11 +436,11 @@ def test_a_process_that_the_system_ends_is_reported(
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from valence_lib import inspection
+from valence_lib import chunks, inspection
 from valence_lib.corpora import open_corpus
 from valence_lib.settings import CorpusSettings, FeatureSettings
 if __name__ == "__main__":
-    inspection.CLIPS_PER_CHUNK = 1
+    chunks.CLIPS_PER_CHUNK = 1
     corpus, store = open_corpus(sys.argv[1]), Path(sys.argv[2])
     read = type(corpus).read
     # So that this process, which begins while the others start, has not finished before the test looks.
@@ -484,7 +484,7 @@ def test_what_was_finished_is_kept_and_nothing_half_written_is_left(
     assert 1 <= len(finished) < 400
     assert not [path for path in finished if path.name.startswith(".")]
     corpus = open_corpus(tmp_path / "clips")
-    monkeypatch.setattr(inspection_module, "CLIPS_PER_CHUNK", 1)
+    monkeypatch.setattr(chunks_module, "CLIPS_PER_CHUNK", 1)
     clips = preprocess(corpus, folder, 1).clips
     assert clips["shard"].nunique() == len(list(folder.iterdir())) == 400
     assert {path: path.stat().st_mtime_ns for path in finished} == finished

@@ -5,11 +5,22 @@ import doctest
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import mean_absolute_error, mean_squared_error
+from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from valence_lib import metrics
 from valence_lib.errors import SettingsError
-from valence_lib.metrics import METRICS, ccc, mae, mse, pearson_r, validate
+from valence_lib.metrics import (
+    HIGHER_IS_BETTER,
+    LOWER_IS_BETTER,
+    METRICS,
+    ccc,
+    mae,
+    mse,
+    pearson_r,
+    r2,
+    sd_ratio,
+    validate,
+)
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.uniform(1, 5, 200)
@@ -22,8 +33,20 @@ def test_doctests():
     assert found.failed == 0
 
 
-def test_registry_holds_the_four_metrics_in_the_order_of_the_tables():
-    assert list(METRICS.items()) == [("mse", mse), ("mae", mae), ("pearson_r", pearson_r), ("ccc", ccc)]
+def test_registry_holds_the_metrics_by_name():
+    assert list(METRICS.values()) == [mse, mae, pearson_r, ccc, r2, sd_ratio]
+    assert all(function.__name__ == name for name, function in METRICS.items())
+    assert set(METRICS) == {*LOWER_IS_BETTER, *HIGHER_IS_BETTER, "sd_ratio"}
+
+
+def test_r2_equals_scikit_learns_also_where_the_truth_is_constant():
+    assert r2(TRUTH, PREDICTION) == pytest.approx(r2_score(TRUTH, PREDICTION), rel=1e-12)
+    assert (r2([2, 2], [2, 2]), r2([2, 2], [2, 3])) == (r2_score([2, 2], [2, 2]), r2_score([2, 2], [2, 3]))
+
+
+def test_sd_ratio_is_that_of_population_deviations():
+    assert sd_ratio(TRUTH, PREDICTION) == pytest.approx(np.std(PREDICTION) / np.std(TRUTH), rel=1e-12)
+    assert sd_ratio([2, 2], [1, 3]) == 0.0
 
 
 def test_errors_equal_scikit_learns():

@@ -12,15 +12,17 @@ from valence_lib import report
 from valence_lib.corpora import open_corpus
 from valence_lib.errors import RunError
 from valence_lib.files import digest_of, write_json
-from valence_lib.inspection import QUARANTINE_COLUMNS, Inspection, inspect_corpus
+from valence_lib.inspection import QUARANTINE_COLUMNS, inspect_corpus
 from valence_lib.metrics import ccc, mse
+from valence_lib.protocols import Split, divide
 from valence_lib.records import FEATURES_FOLDER
+from valence_lib.results import collect_results
 from valence_lib.settings import (
     CorpusSettings,
     FeatureSettings,
 )
-from valence_lib.splits import assign_parts
 
+STANDARDISE = {"default": "train", "tuned": "train", "seed": "none"}
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 
@@ -32,8 +34,9 @@ def preprocessed(tmp_path_factory):
     store = folder.parent / FEATURES_FOLDER
     inspection = inspect_corpus(corpus, admitted, features, store, progress=False)
     given = list(inspection.clips["part"])
-    inspection.clips["part"], split_by = assign_parts(inspection.clips, seed=0)
-    report.save_preprocessed(folder, corpus, inspection, given, split_by, admitted, features)
+    split = divide(inspection.clips, "holdout", 6, seed=0)
+    clips = inspection.clips.assign(part=split.part, fold=split.fold)
+    report.save_preprocessed(folder, corpus, clips, inspection.quarantine, given, split, admitted, features)
     return folder
 
 
@@ -46,7 +49,7 @@ def write_run(folder: Path, model: str, preset: str, seed: int, error: float) ->
         truth=held_out["valence"], prediction=held_out["valence"] + error
     )
     report.save_frame(folder / "runs" / run / "predictions.csv", predictions)
-    training = {"model": model, "preset": preset, "seed": seed}
+    training = {"model": model, "preset": preset, "seed": seed, "standardise": STANDARDISE[preset]}
     write_json(folder / "runs" / run / "settings.json", {"training": training, "parameters": 10})
     write_json(folder / "runs" / run / "seconds.json", {"seconds": 2.0 + seed})
     return run
@@ -81,9 +84,10 @@ def test_the_corpus_file_tells_given_parts_and_unnamed_speakers_of_the_rated_cli
     given = ["test", "train", "", "validation", "test"] + [""] * (len(clips) - 5)
     clips.loc[[0, 7, 8], "speaker"] = ""
     clips.loc[[8, 9], "valence"] = math.nan
-    inspection = Inspection(clips, pd.DataFrame(columns=QUARANTINE_COLUMNS))
+    parts, quarantine = clips["part"].to_numpy(dtype=str), pd.DataFrame(columns=QUARANTINE_COLUMNS)
+    split = Split("holdout", "speaker", {"": parts}, parts, [])
     report.save_preprocessed(
-        tmp_path, open_corpus("demo"), inspection, given, "speaker", CorpusSettings(), FeatureSettings()
+        tmp_path, open_corpus("demo"), clips, quarantine, given, split, CorpusSettings(), FeatureSettings()
     )
     corpus = report.load_json(tmp_path / "preprocess" / "corpus.json")
     # Training clips are what is left over: to name them divides nothing off.
@@ -150,8 +154,9 @@ def test_results_keep_their_contract(preprocessed):
         )
         for seed in (0, 1)
     ]
-    results, seconds = report.collect_results(preprocessed, runs)
+    results, seconds = collect_results(preprocessed, runs)
     json.dumps(results, allow_nan=False)
+    assert (results["protocol"], results["tested"]) == ("holdout", "test")
     for key in ("corpus", "clips", "speakers", "quarantined", "label_variance", "raters", "rows"):
         assert key in results
     first = results["rows"][0]
@@ -167,10 +172,13 @@ def test_results_keep_their_contract(preprocessed):
             "mae",
             "pearson_r",
             "ccc",
+            "r2",
+            "sd_ratio",
             "intervals",
             "parameters",
+            "standardise",
         } <= set(row)
-        assert set(row["intervals"]) == {"mse", "mae", "pearson_r", "ccc"}
+        assert set(row["intervals"]) == {"mse", "mae", "pearson_r", "ccc", "r2", "sd_ratio"}
         assert all(low <= high for low, high in row["intervals"].values())
     row = report.row_of(results, "LSTM2", "seed", "test")
     assert row["mse"] == pytest.approx(0.04)
@@ -197,9 +205,9 @@ def test_a_tuned_model_is_held_against_itself_untuned(preprocessed):
     errors = {("LSTM2", "default"): 0.1, ("CNN", "default"): 0.5, ("CNN", "tuned"): 0.3, ("CNN", "seed"): 0.6}
     runs = [write_run(preprocessed, *key, 0, error) for key, error in errors.items()]
     tuning = {"model": "CNN", "trials": 20, "clips": digest_of(preprocessed / "preprocess" / "clips.csv")}
-    results, _ = report.collect_results(preprocessed, runs, tuning)
+    results, _ = collect_results(preprocessed, runs, tuning)
     assert results["tuning"] == tuning
-    assert "tuning" not in report.collect_results(preprocessed, runs)[0]
+    assert "tuning" not in collect_results(preprocessed, runs)[0]
     pairs = [
         (c["first"][0], *c["first"][1:], *c["second"]) for c in results["comparisons"] if c["metric"] == "mse"
     ]
@@ -207,17 +215,17 @@ def test_a_tuned_model_is_held_against_itself_untuned(preprocessed):
     assert pairs.count(("CNN", "tuned", "CNN", "seed")) == 1
     assert len(pairs) == len(set(pairs))
     with pytest.raises(RunError, match="chosen on other clips, or on another division"):
-        report.collect_results(preprocessed, runs, tuning | {"clips": "0" * 64})
+        collect_results(preprocessed, runs, tuning | {"clips": "0" * 64})
 
 
 def test_an_unfinished_run_is_named(preprocessed):
     with pytest.raises(RunError, match="LSTM1-default-9"):
-        report.collect_results(preprocessed, ["LSTM1-default-9"])
+        collect_results(preprocessed, ["LSTM1-default-9"])
 
 
 def test_errors_are_grouped_by_what_the_corpus_says(preprocessed):
     run = write_run(preprocessed, "LSTM1", "default", 0, 0.3)
-    predictions = report.test_predictions(preprocessed, run)
+    predictions = report.tested_predictions(preprocessed, run)
     assert set(report.groupings(predictions)) >= {"speaker", "language"}
     assert len(predictions) == 6
     assert not predictions["truth"].isna().any()
@@ -242,7 +250,7 @@ def test_labels_named_as_the_run_s_own_columns_do_not_take_their_place(tmp_path)
         truth=[3.0, 4.0], prediction=[2.5, 4.5]
     )
     report.save_frame(tmp_path / "runs" / "r" / "predictions.csv", predictions)
-    found = report.test_predictions(tmp_path, "r")
+    found = report.tested_predictions(tmp_path, "r")
     assert found["id"].tolist() == ["b", "c"]
     assert found["truth"].tolist() == [3.0, 4.0]
     assert found["prediction"].tolist() == [2.5, 4.5]

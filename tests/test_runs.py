@@ -15,7 +15,7 @@ from valence_lib.batches import Batch, pad
 from valence_lib.errors import RunError
 from valence_lib.features import Standardiser, log_mel
 from valence_lib.models import build_model, count_parameters
-from valence_lib.registry import MODELS, training_settings
+from valence_lib.registry import NETWORKS, training_settings
 from valence_lib.runs import Run, named, part_of, pick_device, predict_batches, read_tensors, save_tensors
 from valence_lib.settings import (
     STANDARDISE,
@@ -50,7 +50,7 @@ def folder(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "CNN-default-0")
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", NETWORKS)
 def test_predictions_are_those_of_a_model_built_by_hand(material, tmp_path, model, monkeypatch):
     monkeypatch.setattr(runs, "_FRAMES_PER_RECURRENT_BATCH", 1024)
     run = Run.load(_train(material, tmp_path, model))

@@ -37,10 +37,12 @@ def _row(model, preset, part, mse=0.5, ccc=0.4, against=None):
 
 def _results(**changes):
     results = {
+        "tested": "test",
         "synthetic": False,
         "description": "",
         "speakers": 30,
         "split": {
+            "protocol": "holdout",
             "by": "speaker",
             "given": [],
             "unnamed": 0,

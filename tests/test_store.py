@@ -9,6 +9,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from valence_lib import chunks as chunks_module
 from valence_lib import inspection as inspection_module
 from valence_lib import store as store_module
 from valence_lib.corpora import Corpus, open_corpus
@@ -37,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two clips a shard, so that six clips take three."""
-    monkeypatch.setattr(inspection_module, "CLIPS_PER_CHUNK", 2)
+    monkeypatch.setattr(chunks_module, "CLIPS_PER_CHUNK", 2)
 
 
 def preprocess(folder: Path, corpus: Corpus, settings: FeatureSettings = SETTINGS) -> pd.DataFrame:
@@ -74,7 +75,7 @@ def refuse_to_compute(monkeypatch: pytest.MonkeyPatch, after: int = 0) -> None:
 def test_each_row_is_the_clips_log_mel(
     folder: Path, corpus: Corpus, clips_per_shard: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(inspection_module, "CLIPS_PER_CHUNK", clips_per_shard)
+    monkeypatch.setattr(chunks_module, "CLIPS_PER_CHUNK", clips_per_shard)
     store = build(folder, corpus)
     assert len(shards(folder)) == -(-6 // clips_per_shard)
     assert len(store) == 6
@@ -314,7 +315,7 @@ def test_a_shard_of_another_shape_or_type(folder: Path, corpus: Corpus, wrong: n
     np.save(shards(folder)[0], wrong)
     found = re.escape(f"holds {wrong.dtype} {wrong.shape}")
     with pytest.raises(
-        RunError, match=f"{found}; expected float32 with 48 frames or more of 128 bands. Delete it"
+        RunError, match=f"{found}; expected float32 with 48 rows or more of 128 columns. Delete it"
     ):
         store[5]
 

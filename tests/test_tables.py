@@ -8,6 +8,7 @@ import pytest
 
 from valence_lib import tables
 from valence_lib.architecture import Layer
+from valence_lib.settings import TrainingSettings
 
 ROWS = [
     {
@@ -19,7 +20,11 @@ ROWS = [
         "mae": 0.66,
         "pearson_r": -0.1,
         "ccc": -0.00004,
+        "r2": 0.1,
+        "sd_ratio": 0.5,
+        "standardise": "speaker" if preset == "seed" else "train",
         "intervals": {"mse": [0.6, 0.8], "mae": [0.5, 0.7], "pearson_r": [-0.2, 0.1], "ccc": [-0.1, 0.1]},
+        "seed_sd": {"mse": 0.0123},
         "parameters": parameters,
         "seeds": seeds,
     }
@@ -31,7 +36,7 @@ ROWS = [
         ("LSTM2", "seed", 659713, [0]),
     )
 ]
-RESULTS = {"rows": ROWS}
+RESULTS = {"rows": ROWS, "tested": "test"}
 
 
 def test_doctests():
@@ -63,11 +68,11 @@ def test_interval_keeps_the_number_of_digits():
 def test_table_1_holds_lstm2_below_the_mean_predictor_on_both_parts():
     table = tables.table_1(RESULTS)
     mean = tables.MEAN_TITLE
-    assert list(table["Model, preset"]) == [mean, "LSTM2, default", "LSTM2, seed"] * 2
+    assert list(table["Model, preset"]) == [mean, "LSTM2, default", "LSTM2, seed †"] * 2
     assert list(table["Clips"]) == ["1,234 validation"] * 3 + ["1,234 test"] * 3
 
 
-@pytest.mark.parametrize(("made", "part"), [(tables.table_2, "validation"), (tables.test_table, "test")])
+@pytest.mark.parametrize(("made", "part"), [(tables.table_2, "validation"), (tables.tested_table, "test")])
 def test_tables_of_one_part_hold_every_model(made, part):
     table = made(RESULTS)
     assert set(table["Clips"]) == {f"1,234 {part}"}
@@ -75,7 +80,7 @@ def test_tables_of_one_part_hold_every_model(made, part):
         tables.MEAN_TITLE,
         "LSTM1, default",
         "LSTM2, default",
-        "LSTM2, seed",
+        "LSTM2, seed †",
     ]
 
 
@@ -85,11 +90,14 @@ def test_a_line_of_the_score_table():
         "Model, preset": "LSTM2, default",
         "Clips": "1,234 validation",
         "MSE": "0.700 [0.600, 0.800]",
-        "MAE": "0.660 [0.500, 0.700]",
-        "Pearson r": "−0.100 [−0.200, 0.100]",
         "CCC": "0.000 [−0.100, 0.100]",
+        "MAE": "0.660",
+        "Pearson r": "−0.100",
+        "R²": "0.100",
+        "SD ratio": "0.500",
         "Parameters": "659,713",
         "Seeds": "3",
+        "SD over seeds": "0.012",
     }
     assert (lines[0]["Seeds"], lines[0]["Parameters"]) == ("–", "1")
 
@@ -146,11 +154,14 @@ def test_quarantine_table_names_its_columns():
 
 
 def test_settings_table_is_one_line_a_setting():
-    table = tables.settings_table({"epochs": 20, "learning_rate": 1e-3})
-    assert table.to_dict("records") == [
-        {"Parameter": "epochs", "Value": "20"},
-        {"Parameter": "learning_rate", "Value": "0.001"},
-    ]
+    table = tables.settings_table({"": TrainingSettings(epochs=20)})
+    assert list(table) == ["Parameter", "Value"]
+    assert {"Parameter": "learning_rate", "Value": "0.001"} in table.to_dict("records")
+
+
+def test_settings_of_a_blend_have_a_column_a_member():
+    table = tables.settings_table({"A": TrainingSettings(epochs=20), "B": TrainingSettings(epochs=3)})
+    assert {"Parameter": "epochs", "A": "20", "B": "3"} in table.to_dict("records")
 
 
 @pytest.mark.parametrize("n", [tables.MOST_QUARANTINED, tables.MOST_QUARANTINED + 1, 400])

@@ -18,7 +18,7 @@ from valence_lib import runs, training
 from valence_lib.batches import pad
 from valence_lib.errors import RunError, SettingsError, TrainingError
 from valence_lib.models import build_model
-from valence_lib.registry import MODELS, training_settings
+from valence_lib.registry import NETWORKS, SEED_MODELS, training_settings
 from valence_lib.runs import Run
 from valence_lib.settings import (
     TrainingSettings,
@@ -59,7 +59,7 @@ def undisturbed(material, tmp_path_factory):
     return folder, _train(material, folder)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", SEED_MODELS)
 def test_a_separable_problem_is_learned(material, tmp_path, model):
     history = _train(material, tmp_path, _settings(model, epochs=12, learning_rate=1e-2))
     variance = material.clips["valence"][material.rows("validation")].var(ddof=0)
@@ -182,7 +182,7 @@ from pathlib import Path
 import torch
 from toy import make_material
 from valence_lib import runs
-from valence_lib.registry import MODELS, training_settings
+from valence_lib.registry import training_settings
 from valence_lib.training import train
 
 save_file, written = runs.save_file, []
@@ -312,7 +312,10 @@ class _Poisoned:
 
     def __init__(self, store, row):
         self.store, self.row = store, row
-        self.settings, self.lengths = store.settings, store.lengths
+        self.settings, self.lengths, self.width = store.settings, store.lengths, store.width
+
+    def of(self, names):
+        return self
 
     def __len__(self):
         return len(self.store)
@@ -324,7 +327,7 @@ class _Poisoned:
         return (self[row] for row in range(len(self)))
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", SEED_MODELS)
 def test_a_loss_that_is_not_a_number_stops_the_training(material, tmp_path, model):
     poisoned = Material(_Poisoned(material.store, 17), material.clips)
     with pytest.raises(TrainingError, match=r"loss is nan in epoch 1, batch [1-6],") as raised:
@@ -396,7 +399,7 @@ def test_standardising_by_unnamed_speakers_is_refused(store_folder, tmp_path):
         _train(make_material(store_folder, clips), tmp_path, _settings("CNN", standardise="speaker"))
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", NETWORKS)
 def test_products_in_half_precision_learn_nearly_the_same(material, tmp_path, model):
     exact = _train(material, tmp_path / "float32", _settings(model, epochs=3))
     half = _train(material, tmp_path / "bfloat16", _settings(model, epochs=3, precision="bfloat16"))

@@ -105,7 +105,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument("--jobs", type=int, default=os.cpu_count(), help="workers (default: all cores)")
     _add_ways_to_run(sweep)
-    sweep.set_defaults(command=_sweep, preset="default", seeds=1, precision="float32", tuned=False)
+    sweep.set_defaults(
+        command=_sweep,
+        preset="default",
+        protocol="holdout",
+        folds=6,
+        seeds=1,
+        precision="float32",
+        tuned=False,
+    )
 
     plan = commands.add_parser("plan", help="say what a report would run, and why; run nothing")
     _add_request(plan)
@@ -157,6 +165,12 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", default="float32", help="of large products: bfloat16 pays where there are units for it"
     )
+    parser.add_argument(
+        "--protocol",
+        default="holdout",
+        help="holdout: a training, a validation and a test part; cv: every clip is tested once, in folds by speaker",
+    )
+    parser.add_argument("--folds", type=int, default=6, help="of protocol cv (default: 6)")
     parser.add_argument("--tuned", action="store_true", help="add a row for what `valence sweep` found best")
 
 
@@ -239,9 +253,9 @@ def _predict(options: argparse.Namespace) -> int:
     # Only now what takes seconds to import: what was asked wrongly is said at once.
     from valence_lib.files import written_whole
     from valence_lib.predicting import Prediction, list_files, predict_files, predict_windows
-    from valence_lib.runs import Run
+    from valence_lib.runs import load_run
 
-    run = Run.load(options.run)
+    run = load_run(options.run)
     files = list_files(options.files)
     if options.plot and len(files) > 1:
         raise SettingsError(f"--plot draws one recording, but {len(files)} files were given; give one.")
@@ -300,6 +314,7 @@ def _render(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> "Request":
+    from valence_lib.corpora import open_corpus
     from valence_lib.jobs import Request, default_name, load_best
 
     low, high = parse_range(options.range)
@@ -308,6 +323,8 @@ def _request(options: argparse.Namespace) -> "Request":
         corpus=options.corpus,
         name=name,
         preset=options.preset,
+        protocol=options.protocol,
+        folds=options.folds,
         seed=options.seed,
         seeds=options.seeds,
         epochs=options.epochs,
@@ -315,6 +332,7 @@ def _request(options: argparse.Namespace) -> "Request":
         valence_low=low,
         valence_high=high,
         clips_per_speaker=options.clips_per_speaker,
+        names_speakers=open_corpus(options.corpus).names_speakers,
         best=load_best(name) if options.tuned else {},
     )
 

@@ -101,7 +101,7 @@ def build_report(
             print(f"The jobs on Slurm are named {prefix}_...", flush=True)
         # A job that is not stale itself runs where one before it does, and then looks whether it has to do anything.
         may_run = [job for job in steps if job.name in stale]
-        kinds = [" ".join((job.program, *job.models)) for job in may_run]
+        kinds = [" ".join((job.program, *job.modules)) for job in may_run]
         progress = Progress([job.name for job in may_run], kinds, jobs)
         with ExitStack() as stack:
             environment_of_jobs: dict[str, str] = {}

@@ -105,6 +105,11 @@ class Corpus(Sequence[Clip]):
         """The part to which the corpus assigns the clip at a position, without reading it; else ""."""
         raise NotImplementedError
 
+    @property
+    def names_speakers(self) -> bool:
+        """Whether it says of every clip who speaks."""
+        return False
+
     def files(self) -> list[Path]:
         """All files that the clips and what is said of them are read from, whether they are there or not."""
         raise NotImplementedError
@@ -267,6 +272,11 @@ class Manifest(Corpus):
     def part(self, index: int) -> str:
         """See `Corpus.part`."""
         return self._rows[index].get("part", "")
+
+    @property
+    def names_speakers(self) -> bool:
+        """See `Corpus.names_speakers`."""
+        return all(row.get("speaker") for row in self._rows)
 
     def files(self) -> list[Path]:
         """See `Corpus.files`."""

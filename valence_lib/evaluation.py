@@ -1,22 +1,29 @@
 """Predictions -> scores, their intervals, and what differs from what.
 
-Intervals are percentile bootstraps (Efron and Tibshirani 1993, chapter 13) that draw whole speakers
-with replacement where speakers are known, since clips of one speaker are not independent, and clips
-where they are not. All scores here are functions of a few sums, so a resample is a weighting of the
+The bootstrap draws whole speakers with replacement where speakers are known, since clips of one speaker are not
+independent, and clips where they are not. All scores here are functions of a few sums, so a resample is a weighting of the
 speakers' sums, and the same weightings serve every model: that pairs the comparisons.
+
+An interval is Student's, with the bootstrap's standard error and one degree of freedom less than there are speakers, on a
+scale on which the score is nearer to normal: the logarithm of errors and ratios, Fisher's z of correlations (Efron and
+Tibshirani 1993, chapters 12 and 13; Hesterberg 2015, "What teachers should know about the bootstrap", The American Statistician 69,
+371-386, on why few speakers need it). In simulations with speaker effects, 95 % intervals of MSE and CCC held the true
+value in 94 to 95 of 100 cases with 3, 12 and 18 speakers; percentile and BCa intervals did in 72, 90 and 90
+(tests/test_evaluation.py has the simulation).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
-from valence_lib.corpora import RATER_COLUMN
 from valence_lib.errors import SettingsError
-from valence_lib.metrics import METRICS, validate
+from valence_lib.metrics import HIGHER_IS_BETTER, LOWER_IS_BETTER, METRICS, validate
 
 Array = NDArray[np.float64]
 RESAMPLES = 2000
@@ -24,7 +31,6 @@ CONFIDENCE = 0.95
 _MOST_GROUPS = 2000  # that are drawn one by one
 _SMALLEST_GROUP = 5  # clips
 _PERMUTATIONS = 999
-_LOWER_IS_BETTER = {"mse", "mae"}
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,17 @@ class Comparison:
     Args:
         difference: first minus second.
         low, high: the 95 % interval of the difference, resampled in pairs.
-        verdict: "better" or "worse" (of the first), or "tie" where the interval holds 0.
+        p: the probability of a difference at least as large by luck alone, two-sided.
+        p_holm: the same, corrected for how many comparisons were made with it (see `corrected`).
+        verdict: "better" or "worse" (of the first) where p_holm is below 5 %, else "tie". Of one comparison alone, that is
+            where the interval does not hold 0; among many, a tie's interval may just miss 0.
     """
 
     difference: float
     low: float
     high: float
+    p: float
+    p_holm: float
     verdict: str
 
 
@@ -101,18 +112,59 @@ def _ccc(sums: Array) -> Array:
     return np.divide(2 * covariance, spread, out=np.zeros_like(spread), where=spread > 1e-9)
 
 
+def _r2(sums: Array) -> Array:
+    _, _, variance_y, _, _ = _moments(sums)
+    return 1 - np.divide(_mse(sums), variance_y, out=np.ones_like(variance_y), where=variance_y > 1e-9)
+
+
+def _sd_ratio(sums: Array) -> Array:
+    _, _, variance_y, variance_p, _ = _moments(sums)
+    return np.sqrt(np.divide(variance_p, variance_y, out=np.zeros_like(variance_y), where=variance_y > 1e-9))
+
+
 _FROM_SUMS: dict[str, Callable[[Array], Array]] = {
     "mse": _mse,
     "mae": _mae,
     "pearson_r": _pearson_r,
     "ccc": _ccc,
+    "r2": _r2,
+    "sd_ratio": _sd_ratio,
 }
 
+Scale = tuple[Callable[[Any], Any], Callable[[Any], Any]]  # to where a score is nearer to normal, and back
+_PLAIN: Scale = (lambda x: x, lambda x: x)
+_LOGARITHM: Scale = (lambda x: np.log(np.maximum(x, 1e-12)), np.exp)
+_FISHER: Scale = (lambda x: np.arctanh(np.clip(x, -1 + 1e-9, 1 - 1e-9)), np.tanh)
+# 1 - R² is a ratio of squared errors.
+_UNEXPLAINED: Scale = (lambda x: np.log(np.maximum(1 - x, 1e-12)), lambda x: 1 - np.exp(x))
+_SCALES = {"mse": _LOGARITHM, "mae": _LOGARITHM, "sd_ratio": _LOGARITHM, "pearson_r": _FISHER, "ccc": _FISHER}
+_SCALES["r2"] = _UNEXPLAINED
 
-def interval(values: Array, confidence: float = CONFIDENCE) -> list[float]:
-    """The percentile interval [low, high] of a statistic's resampled values."""
-    tail = (1 - confidence) / 2
-    return [float(value) for value in np.quantile(values, [tail, 1 - tail])]
+
+def standard_error(resampled: Array, n_groups: int) -> float:
+    """Of a statistic, from its resampled values: their deviation, which falls short by n_groups - 1 to n_groups (squared)."""
+    return float(resampled.std(ddof=1) * math.sqrt(n_groups / (n_groups - 1)))
+
+
+def interval(
+    estimate: float,
+    resampled: Array,
+    n_groups: int,
+    metric: str | None = None,
+    confidence: float = CONFIDENCE,
+) -> list[float]:
+    """Student's interval [low, high] of a statistic, with the bootstrap's standard error.
+
+    Args:
+        estimate: its value.
+        resampled [shape=(resamples,)]: its values in the resamples.
+        n_groups: how many groups were drawn from, of which 2 or more are needed.
+        metric: of METRICS, which says on what scale it is nearer to normal; None for a difference.
+    """
+    to, back = _PLAIN if metric is None else _SCALES[metric]
+    centre = float(to(estimate))
+    half = special.stdtrit(n_groups - 1, (1 + confidence) / 2) * standard_error(to(resampled), n_groups)
+    return sorted(float(back(end)) for end in (centre - half, centre + half))
 
 
 def score(truth: ArrayLike, predictions: Sequence[ArrayLike], resampling: Resampling) -> dict[str, Any]:
@@ -123,7 +175,7 @@ def score(truth: ArrayLike, predictions: Sequence[ArrayLike], resampling: Resamp
         predictions: one [shape=(n,)] a seed.
 
     Returns:
-        {"n", "mse", "mae", "pearson_r", "ccc", "intervals": {"mse": [low, high], ...}}
+        {"n", each of METRICS, "intervals": {"mse": [low, high], ...}}
     """
     row: dict[str, Any] = {"n": int(np.size(truth))}
     intervals = {}
@@ -132,7 +184,7 @@ def score(truth: ArrayLike, predictions: Sequence[ArrayLike], resampling: Resamp
         resampled = np.mean(
             [resampling.scores(name, truth, prediction) for prediction in predictions], axis=0
         )
-        intervals[name] = interval(resampled)
+        intervals[name] = interval(row[name], resampled, resampling.n_groups, name)
     return {**row, "intervals": intervals}
 
 
@@ -146,58 +198,44 @@ def compare(
     """The paired comparison of two models, each given as one prediction a seed.
 
     Raises:
-        SettingsError: unknown metric.
+        SettingsError: unknown metric, or one by which nothing is better or worse.
     """
-    if metric not in METRICS:
-        raise SettingsError(f"there is no metric {metric!r}; expected one of {', '.join(METRICS)}.")
+    ordered = (*LOWER_IS_BETTER, *HIGHER_IS_BETTER)
+    if metric not in ordered:
+        raise SettingsError(f"nothing can be compared by {metric!r}; expected one of {', '.join(ordered)}.")
     means = [np.mean([METRICS[metric](truth, p) for p in model]) for model in (first, second)]
     resampled = [
         np.mean([resampling.scores(metric, truth, p) for p in model], axis=0) for model in (first, second)
     ]
-    low, high = interval(resampled[0] - resampled[1])
-    if low <= 0 <= high:
-        verdict = "tie"
-    else:
-        verdict = "better" if (high < 0) == (metric in _LOWER_IS_BETTER) else "worse"
-    return Comparison(float(means[0] - means[1]), low, high, verdict)
+    difference = float(means[0] - means[1])
+    error = standard_error(resampled[0] - resampled[1], resampling.n_groups)
+    low, high = interval(difference, resampled[0] - resampled[1], resampling.n_groups)
+    if error > 1e-12:
+        p = float(2 * special.stdtr(resampling.n_groups - 1, -abs(difference) / error))
+    else:  # the same for every speaker: sure, unless there is none
+        p = 0.0 if abs(difference) > 1e-12 else 1.0
+    return Comparison(difference, low, high, p, p, _verdict(metric, difference, p))
 
 
-def raters(clips: pd.DataFrame) -> dict[str, Any] | None:
-    """How well single raters agree with the others: the ceiling that a model can be held against.
+def _verdict(metric: str, difference: float, p: float) -> str:
+    if p >= 1 - CONFIDENCE:
+        return "tie"
+    return "better" if (difference < 0) == (metric in LOWER_IS_BETTER) else "worse"
 
-    Args:
-        clips: with one column a rater, valence_a1, valence_a2, ...; NaN where a rater left a clip out.
-            Clips with fewer than two ratings are left out.
 
-    Returns:
-        None where no clip has two ratings; else {"raters": how many, "clips", "mse" and "ccc": each rater
-        against the mean of the others, averaged over raters, "by_rater": {column: {"mse", "ccc"}},
-        "noise_variance": the variance of the mean rating's error, about the lowest MSE that can be hoped
-        for}. The noise variance is the mean over clips of the sample variance within the clip divided by
-        the number of its ratings; a rater's constant bias counts as noise.
+def corrected(metric: str, comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons by one metric, their verdicts corrected for their number (Holm 1979, Scandinavian Journal of Statistics 6, 65-70).
+
+    The smallest p counts as many times as there are comparisons, the next one once less, and none less than the one before: so
+    the chance of a single false verdict among all of them is 5 % at most.
     """
-    columns = [column for column in map(str, clips) if RATER_COLUMN.fullmatch(column)]
-    ratings = clips[columns].to_numpy(np.float64)
-    given = ~np.isnan(ratings)
-    ratings, given = ratings[given.sum(axis=1) > 1], given[given.sum(axis=1) > 1]
-    if not len(ratings):
-        return None
-    total, count = np.nansum(ratings, axis=1), given.sum(axis=1)
-    by_rater = {}
-    for position, column in enumerate(columns):
-        rated = given[:, position]
-        own = ratings[rated, position]
-        if len(own):
-            others = (total[rated] - own) / (count[rated] - 1)
-            by_rater[column] = {name: METRICS[name](others, own) for name in ("mse", "ccc")}
-    return {
-        "raters": len(by_rater),
-        "clips": len(ratings),
-        "mse": float(np.mean([scores["mse"] for scores in by_rater.values()])),
-        "ccc": float(np.mean([scores["ccc"] for scores in by_rater.values()])),
-        "by_rater": by_rater,
-        "noise_variance": float((np.nanvar(ratings, axis=1, ddof=1) / count).mean()),
-    }
+    adjusted, highest = list(comparisons), 0.0
+    order = sorted(range(len(comparisons)), key=lambda number: comparisons[number].p)
+    for rank, number in enumerate(order):
+        one = comparisons[number]
+        highest = max(highest, min(1.0, (len(order) - rank) * one.p))
+        adjusted[number] = replace(one, p_holm=highest, verdict=_verdict(metric, one.difference, highest))
+    return adjusted
 
 
 def groups_of(clips: pd.DataFrame) -> tuple[NDArray[np.str_], str]:
@@ -227,8 +265,10 @@ def errors_by_group(predictions: pd.DataFrame, column: str) -> tuple[pd.DataFram
     rows = []
     for group, clips in predictions.groupby(column):
         truth, prediction = clips["truth"].to_numpy(), clips["prediction"].to_numpy()
-        low, high = interval(Resampling(groups_of(clips)[0]).scores("mse", truth, prediction))
         mse, bias = METRICS["mse"](truth, prediction), float(np.mean(prediction - truth))
+        resampling = Resampling(groups_of(clips)[0])
+        resampled = resampling.scores("mse", truth, prediction)
+        low, high = interval(mse, resampled, resampling.n_groups, "mse")
         rows.append(
             {"group": str(group), "n": len(clips), "mse": mse, "low": low, "high": high, "bias": bias}
         )
@@ -282,52 +322,3 @@ def errors_at_extremes(predictions: pd.DataFrame) -> dict[str, dict[str, float]]
         means = clips[["truth", "prediction"]].mean()
         found[name] = {"n": len(clips), **means.to_dict(), "mse": float((error**2).mean())}
     return found
-
-
-def results_rows(
-    clips: pd.DataFrame,
-    predictions: Mapping[tuple[str, str], Mapping[int, pd.Series]],
-    parameters: Mapping[tuple[str, str], int],
-) -> list[dict[str, Any]]:
-    """The rows of results.json: the mean predictor first, then every model and preset, by part.
-
-    Args:
-        clips: with id, part, valence, speaker.
-        predictions: by (model, preset) and seed, a valence by clip id.
-        parameters: how many numbers each (model, preset) adjusts.
-    """
-    training_mean = float(clips.loc[clips["part"] == "train", "valence"].mean())
-    rows: list[dict[str, Any]] = []
-    for part in ("validation", "test"):
-        held_out = clips[clips["part"] == part]
-        truth = held_out["valence"].to_numpy(np.float64)
-        resampling = Resampling(groups_of(held_out)[0])
-        constant = [np.full(len(truth), training_mean)]
-        rows.append(
-            {"model": "mean", "preset": None, "part": part, **score(truth, constant, resampling)}
-            | {"parameters": 1, "seeds": [], "against_mean": None, "by_seed": {}}
-        )
-        for (model, preset), by_seed in predictions.items():
-            values = {
-                seed: series.loc[held_out["id"]].to_numpy(np.float64) for seed, series in by_seed.items()
-            }
-            against = compare("mse", truth, list(values.values()), constant, resampling)
-            rows.append(
-                {
-                    "model": model,
-                    "preset": preset,
-                    "part": part,
-                    **score(truth, list(values.values()), resampling),
-                }
-                | {
-                    "parameters": parameters[model, preset],
-                    "seeds": list(values),
-                    "against_mean": vars(against),
-                }
-                | {
-                    "by_seed": {
-                        n: {str(s): m(truth, v) for s, v in values.items()} for n, m in METRICS.items()
-                    }
-                }
-            )
-    return rows

@@ -10,12 +10,13 @@ from valence_lib import figures, rendering
 from valence_lib.corpora import Corpus
 from valence_lib.errors import ClipError
 from valence_lib.features import log_mel, mel_frequencies
-from valence_lib.runs import Run
+from valence_lib.runs import Blend, Run
+from valence_lib.streams import Heard
 from valence_lib.tables import rounded
 from valence_lib.waveforms import Waveform, check_waveform, read_audio
 
 
-def show_waveform(waveform: Waveform, sample_rate: int, run: Run, name: str) -> float:
+def show_waveform(waveform: Waveform, sample_rate: int, run: Run | Blend, name: str) -> float:
     """Play one waveform, show it with its log-mel spectrogram, and return what the run predicts.
 
     Raises:
@@ -23,7 +24,7 @@ def show_waveform(waveform: Waveform, sample_rate: int, run: Run, name: str) -> 
     """
     check_waveform(waveform, run.features.n_fft)
     spectrogram = log_mel(waveform, run.features)
-    (prediction,) = run.predict([spectrogram], [name])
+    (prediction,) = run.hear(Heard([waveform], run.features), [name])
     display(Audio(waveform, rate=sample_rate))
     rendering.figure(
         figures.plot_waveform(waveform, sample_rate), "Waveform", f"`{name}`", alt=f"The waveform of {name}."
@@ -39,7 +40,7 @@ def show_waveform(waveform: Waveform, sample_rate: int, run: Run, name: str) -> 
     return float(prediction)
 
 
-def show_clip(corpus: Corpus, clip_id: str, run: Run) -> None:
+def show_clip(corpus: Corpus, clip_id: str, run: Run | Blend) -> None:
     """One clip of a corpus: sound, pictures, and the prediction beside the raters."""
     clip = corpus.read(corpus.ids.index(clip_id))
     prediction = show_waveform(clip.waveform, clip.sample_rate, run, clip_id)
@@ -50,7 +51,7 @@ def show_clip(corpus: Corpus, clip_id: str, run: Run) -> None:
     rendering.table(pd.DataFrame(rows), "Valence", f"of `{clip_id}`")
 
 
-def clip_browser(corpus: Corpus, run: Run) -> ipywidgets.Widget:
+def clip_browser(corpus: Corpus, run: Run | Blend) -> ipywidgets.Widget:
     """A menu of the corpus's clips; choosing one shows it."""
     menu = ipywidgets.Dropdown(options=list(corpus.ids), value=None, description="clip")
     shown = ipywidgets.Output()
@@ -64,7 +65,7 @@ def clip_browser(corpus: Corpus, run: Run) -> ipywidgets.Widget:
     return ipywidgets.VBox([menu, shown])
 
 
-def recording_dropper(run: Run, folder: Path) -> ipywidgets.Widget:
+def recording_dropper(run: Run | Blend, folder: Path) -> ipywidgets.Widget:
     """A button that takes a recording in any format that soundfile reads, and shows it with its prediction.
 
     Args:
@@ -85,7 +86,7 @@ def recording_dropper(run: Run, folder: Path) -> ipywidgets.Widget:
     return ipywidgets.VBox([button, shown])
 
 
-def show_recording(path: Path, run: Run) -> None:
+def show_recording(path: Path, run: Run | Blend) -> None:
     """One recording: sound, pictures and prediction, or why it cannot be used."""
     try:
         waveform = read_audio(path, run.features.sample_rate)

@@ -31,7 +31,7 @@ BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 GREY, PALE = "#666666", "#E4E4E4"
-PARTS = {"train": BLUE, "validation": ORANGE, "test": GREEN}
+PARTS = {"train": BLUE, "validation": ORANGE, "test": GREEN, "out_of_fold": GREEN}
 
 WIDTH = 7.5  # inches
 DPI = 144

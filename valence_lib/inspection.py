@@ -6,25 +6,18 @@ Every clip is read once, by all cores; the features of the usable ones go into t
 from __future__ import annotations  # the processes that read clips do without pandas
 
 import math
-import multiprocessing
-import os
-import signal
 import sys
-import threading
-from collections import Counter, deque
-from collections.abc import Generator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from valence_lib.chunks import in_chunks
 from valence_lib.corpora import WHAT_IS_TAKEN, Clip, Corpus
-from valence_lib.errors import ClipError, CorpusError, WorkerError
+from valence_lib.errors import ClipError, CorpusError
 from valence_lib.settings import CorpusSettings, FeatureSettings
 from valence_lib.store import write_shard
 from valence_lib.waveforms import Waveform, check_waveform, digest
@@ -32,12 +25,9 @@ from valence_lib.waveforms import Waveform, check_waveform, digest
 if TYPE_CHECKING:
     import pandas as pd
 
-CLIPS_PER_CHUNK = 256
 _MOST_SAMPLES = 2**24  # whose features go into one shard: 64 MB of waveforms, 35 minutes at 8000 Hz
 _MANY_CLIPS = 2048  # from here on, other processes are worth the second that it takes to start them
-_CHUNKS_AHEAD = 2  # that wait for each other process, so that none waits for this one
 _Row = dict[str, Any]  # of a table: values by column
-_at_work = threading.Lock()  # held while this process works on a chunk
 
 
 @dataclass(frozen=True)
@@ -89,7 +79,7 @@ def inspect_corpus(
     usable: list[_Row] = []
     refused: list[_Row] = []
     with (
-        closing(_chunks(corpus, _Task(settings, features, folder), workers)) as chunks,
+        closing(in_chunks(corpus, _Task(settings, features, folder), workers, _MANY_CLIPS)) as chunks,
         tqdm(
             total=len(corpus),
             desc="preprocess",
@@ -135,9 +125,6 @@ def _first_of_each_speaker(usable: list[_Row], clips_per_speaker: int) -> list[_
     return chosen
 
 
-# Chunks of clips, here or in other processes
-
-
 @dataclass(frozen=True)
 class _Chunk:
     """What was found in some successive clips: rows of the two tables."""
@@ -156,10 +143,6 @@ class _Task:
 
     def __call__(self, corpus: Corpus, first: int) -> _Chunk:
         """Check the clips of `corpus`, of which the first has the index `first`, and store their features."""
-        with _at_work:
-            return self._do(corpus, first)
-
-    def _do(self, corpus: Corpus, first: int) -> _Chunk:
         chunk = _Chunk([], [])
         waveforms: list[Waveform] = []
         n_samples = 0
@@ -193,68 +176,6 @@ class _Task:
         for row, waveform in zip(rows, waveforms, strict=True):
             row |= {"shard": shard, "first_frame": first_frame}
             first_frame += self.features.frames(waveform.size)
-
-
-def _chunks(corpus: Corpus, task: _Task, workers: int | None) -> Generator[_Chunk]:
-    """What `task` finds in each chunk of the corpus, in the corpus's order."""
-    firsts = range(0, len(corpus), CLIPS_PER_CHUNK)
-    if workers is None:
-        workers = _n_cores() if len(corpus) >= _MANY_CLIPS else 1
-    if min(workers, len(firsts)) <= 1:
-        for first in firsts:
-            yield task(corpus.cut(first, first + CLIPS_PER_CHUNK), first)
-        return
-    # Fresh interpreters: a fork would copy the locks of this process's threads as they happen to be.
-    context = multiprocessing.get_context("spawn")
-    # This process is one of the workers: it has begun while the others still start.
-    others = min(workers, len(firsts)) - 1
-    pool = ProcessPoolExecutor(others, context, initializer=_begin_worker)
-    waiting = deque(firsts)
-    begun: deque[Future[_Chunk]] = deque()  # in the corpus's order, those of this process among them
-    try:
-        while waiting or begun:
-            while waiting and sum(not future.done() for future in begun) < _CHUNKS_AHEAD * others:
-                first = waiting.popleft()
-                begun.append(pool.submit(task, corpus.cut(first, first + CLIPS_PER_CHUNK), first))
-            if waiting and not begun[0].done():
-                first = waiting.popleft()
-                begun.append(Future())
-                begun[-1].set_result(task(corpus.cut(first, first + CLIPS_PER_CHUNK), first))
-            else:
-                yield begun.popleft().result()
-    except BrokenProcessPool as error:
-        raise WorkerError(
-            f"one of the {workers} processes that read the corpus {corpus.name!r} was ended from outside, most "
-            "often because memory ran out. What they had finished is kept: close other programs, or give "
-            "workers=1, and start again. (A script that calls this needs `if __name__ == '__main__':`.)"
-        ) from error
-    finally:
-        # Waited for, though it takes a tenth of a second: a process that ends meanwhile would wait for its workers, and
-        # they for a word that is no longer sent.
-        pool.shutdown(cancel_futures=True)
-
-
-def _n_cores() -> int:
-    """Cores that this process may use, of which a cluster's scheduler may grant fewer than there are."""
-    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # Not every Slurm cluster keeps a job to the cores that it was given.
-    return min(free, int(os.environ.get("SLURM_CPUS_PER_TASK", free)))
-
-
-def _begin_worker() -> None:
-    # Ctrl-C reaches every process of the terminal: the parent calls off the chunks that are not begun.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threadpool_limits(1)
-    # Without the parent, a worker would wait for work for ever.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    with _at_work:  # not in the middle of a file
-        os._exit(1)
 
 
 def _check_label(clip: Clip, settings: CorpusSettings) -> None:

@@ -8,7 +8,9 @@ Which files a job reads and leaves stands in workflow/Snakefile; what it is made
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,22 @@ from valence_lib.provenance import (
     modules_reached,
     python_version,
 )
-from valence_lib.registry import MODELS, PRESETS, model_entry, training_settings
+from valence_lib.registry import (
+    MODELS,
+    NETWORKS,
+    PRESETS,
+    SEED_MODELS,
+    STREAMS,
+    modules_of,
+    streams_named,
+    training_settings,
+    trainings,
+)
 from valence_lib.settings import CorpusSettings
 
 REQUEST_FILE = "request.json"  # in the report's folder: what Snakemake, the jobs and `valence verify` read
 CORPUS_LINK = "corpus"  # in the report's folder: so that notebooks name the corpus alike wherever it lies
+PROTOCOLS = ("holdout", "cv")
 # Part of what every job is made of: raise it when the program that runs notebooks changes what they look like.
 _FORMAT = 1
 
@@ -57,7 +70,7 @@ class Job:
         program: a notebook, or a module of this package with its command; seen from the project's folder.
         main: the first file that it leaves, seen from the report's folder.
         parameters: of the notebook.
-        models: which models of the registry it builds.
+        modules: of this package that it reaches by the registry's names for them.
         values: what else it is made of, such as a corpus's digest.
         data: files or folders of the project that it reads by itself.
         restorable: whether all that it leaves comes from what it is made of; a worker of a sweep goes on from what
@@ -68,7 +81,7 @@ class Job:
     program: str
     main: str
     parameters: dict[str, Any] = field(default_factory=dict)
-    models: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
     values: dict[str, Any] = field(default_factory=dict)
     data: tuple[str, ...] = ()
     restorable: bool = True
@@ -93,7 +106,7 @@ class Job:
             "code": digest_of_content([digest_of_code(source) for source in sources]),
             "text": digest_of_content(text_of(path)) if self.is_notebook else "",
             "parameters": given,
-            "modules": modules_reached(sources, [model_entry(model).module for model in self.models]),
+            "modules": modules_reached(sources, self.modules),
             "values": self.values,
             "data": {
                 str(file.relative_to(root)): digest_of(file)
@@ -116,19 +129,25 @@ class Request:
     Args:
         corpus: "demo" or a path.
         name: of the folder under reports/.
-        preset: how to train; preset seed, the course report's way, is always shown beside it.
+        preset: how to train; preset seed, the course report's way, is always shown beside it. With "best", the
+            default preset and all models are shown too.
+        protocol: "holdout" (training, validation and test part) or "cv" (every clip is tested once, in folds by speaker).
+        folds: of a cross-validation.
         seed: the first seed, and that of the split.
         seeds: how many trainings of each model and preset, with successive seeds.
         epochs: of each training.
         precision: of each training's large products.
         valence_low, valence_high: the rating scale.
         clips_per_speaker: a smaller corpus of the first so many clips of each speaker; 0 takes all.
+        names_speakers: whether the corpus does, without which nothing can be standardised by speaker.
         best: content of sweep/best.json, whose setting is trained as one more row; empty for none.
     """
 
     corpus: str = "demo"
     name: str = "demo"
     preset: str = "default"
+    protocol: str = "holdout"
+    folds: int = 6
     seed: int = 0
     seeds: int = 3
     epochs: int = 20
@@ -136,6 +155,7 @@ class Request:
     valence_low: float = 1.0
     valence_high: float = 5.0
     clips_per_speaker: int = 0
+    names_speakers: bool = True
     best: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -151,6 +171,17 @@ class Request:
                 "PRESET='tuned' was given, but what a sweep found best comes beside a preset, as one more row; "
                 "expected TUNED=yes (--tuned)."
             )
+        if self.protocol not in PROTOCOLS:
+            raise SettingsError(unknown_name("protocol", self.protocol, PROTOCOLS))
+        if self.best and self.protocol == "cv":
+            raise SettingsError(
+                "TUNED=yes was given with PROTOCOL=cv, which tests the very clips by which a sweep chose its setting; "
+                "expected PROTOCOL=holdout."
+            )
+        if self.folds < 3:
+            raise SettingsError(
+                f"FOLDS={self.folds} was given; expected 3 or more: one to test, one to validate, and others to train on."
+            )
         if self.seeds < 1:
             raise SettingsError(
                 f"SEEDS={self.seeds} was given; expected how many trainings of each model, 1 or more."
@@ -159,50 +190,80 @@ class Request:
         CorpusSettings(self.valence_low, self.valence_high, self.clips_per_speaker, self.seed)
 
     def runs(self) -> dict[str, dict[str, Any]]:
-        """Every training by its name: model, preset and seed."""
-        return {
-            f"{model}-{preset}-{seed}": {"model": model, "preset": preset, "seed": seed}
-            for preset in dict.fromkeys((self.preset, "seed"))
-            for model in MODELS
-            for seed in range(self.seed, self.seed + self.seeds)
-        } | {
-            f"{model}-tuned-{seed}": {"model": model, "preset": "tuned", "seed": seed}
-            for model in filter(None, [self.best.get("model")])
-            for seed in range(self.seed, self.seed + self.seeds)
-        }
+        """Every run by its name: model, preset, seed, and changes of its settings where there are any."""
+        found = {}
+        for model, preset in self._rows():
+            seeds = 1 if MODELS[model].one_seed else self.seeds
+            changes = self.best["changes"] if preset == "tuned" else {}
+            for seed in range(self.seed, self.seed + seeds):
+                run = {"model": model, "preset": preset, "seed": seed}
+                found[f"{model}-{preset}-{seed}"] = run | ({"changes": changes} if changes else {})
+        return found
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """The models and presets of which a report's tables have a row, in their order."""
+        first = "default" if self.preset == "best" else self.preset
+        # One row of numbers a clip cannot be standardised within the clip, nor a kernel be fitted to raw decibels.
+        plain = "speaker" if first == "speaker" else "default"
+        rows = [
+            (model, first if model in NETWORKS else plain)
+            for model, entry in MODELS.items()
+            if not entry.presets
+        ]
+        rows += [(model, "seed") for model in SEED_MODELS]
+        if self.preset == "best":
+            rows += [(model, preset) for model, entry in MODELS.items() for preset in entry.presets]
+        if self.best:
+            rows.append((self.best["model"], "tuned"))
+        there = [row for row in rows if not MODELS[row[0]].needs or find_spec(MODELS[row[0]].needs)]
+        asked = [
+            row for row in there if self.names_speakers or PRESETS[row[1]].get("standardise") != "speaker"
+        ]
+        return list(dict.fromkeys(asked))
 
     def jobs(self, corpus_digest: str) -> list[Job]:
         """Every step, each after those whose files it reads."""
         report = {"report": f"../reports/{self.name}"}
-        changes = {"tuned": self.best.get("changes", {})}
         tuned = {"tuning": self.best} if self.best else {}
-        corpus = {
-            "corpus": self.corpus_seen_from_notebooks(),
-            "valence_low": self.valence_low,
-            "valence_high": self.valence_high,
-            "clips_per_speaker": self.clips_per_speaker,
-            "seed": self.seed,
-        }
         common: dict[str, Any] = {"epochs": self.epochs, "precision": self.precision}
+        of_run = {
+            name: list(
+                trainings(
+                    run["model"], run["preset"], run["seed"], **common, **run.get("changes", {})
+                ).values()
+            )
+            for name, run in self.runs().items()
+        }
+        heard = {
+            name for settings in of_run.values() for each in settings for name in streams_named(each.streams)
+        }
+        streams = sorted(heard - {"log_mel"})
         preprocess = Job(
             "preprocess",
             "notebooks/1_preprocess.ipynb",
             "notebooks/1_preprocess.ipynb",
-            report | corpus,
+            report
+            | {
+                "corpus": self.corpus_seen_from_notebooks(),
+                "valence_low": self.valence_low,
+                "valence_high": self.valence_high,
+                "clips_per_speaker": self.clips_per_speaker,
+                "protocol": self.protocol,
+                "folds": self.folds,
+                "streams": streams,
+                "seed": self.seed,
+            },
+            modules=tuple(STREAMS[name].module for name in streams),
             values={"corpus": corpus_digest},
         )
-        trainings = [
+        experiments = [
             Job(
                 name,
                 "notebooks/2_experiment.ipynb",
                 f"runs/{name}/2_experiment.ipynb",
-                report | run | common | ({"changes": found} if (found := changes.get(run["preset"])) else {}),
-                models=(run["model"],),
-                values={
-                    "settings": training_settings(
-                        **run, **common, **changes.get(run["preset"], {})
-                    ).to_mapping()
-                },
+                report | run | common,
+                modules=tuple(sorted({module for each in of_run[name] for module in modules_of(each)})),
+                values={"settings": [each.to_mapping() for each in of_run[name]]},
             )
             for name, run in self.runs().items()
         ]
@@ -220,10 +281,8 @@ class Request:
             "notebooks/5_report.ipynb",
             "notebooks/5_report.ipynb",
             report,
-            models=tuple(MODELS),
-            values={
-                "settings": {name: training_settings(name, "default", 0).to_mapping() for name in MODELS}
-            },
+            modules=_modules_of_models(SEED_MODELS),
+            values={"settings": _recipes(SEED_MODELS, "default", 0)},
         )
         render = Job(
             "render",
@@ -231,7 +290,7 @@ class Request:
             "report.html",
             data=("valence_lib/templates/report",),
         )
-        return [preprocess, *trainings, compare, errors, write_up, render]
+        return [preprocess, *experiments, compare, errors, write_up, render]
 
     def workers(self, trials: int, minutes: float, count: int) -> list[Job]:
         """The jobs of a sweep: `count` workers at one study, whose budget is `trials` or `minutes`.
@@ -256,14 +315,9 @@ class Request:
                     "seed": self.seed,
                     "worker": worker,
                 },
-                models=tuple(MODELS),
+                modules=_modules_of_models(SEED_MODELS),
                 restorable=False,
-                values={
-                    "settings": {
-                        name: training_settings(name, "tuned", self.seed, epochs=self.epochs).to_mapping()
-                        for name in MODELS
-                    }
-                },
+                values={"settings": _recipes(SEED_MODELS, "tuned", self.seed, epochs=self.epochs)},
             )
             for worker in range(1, count + 1)
         ]
@@ -275,6 +329,15 @@ class Request:
         link = f"../reports/{self.name}/{CORPUS_LINK}"
         path = Path(self.corpus).expanduser()
         return f"{link}/{path.name}" if path.is_file() else link
+
+
+def _recipes(models: Iterable[str], preset: str, seed: int, **changes: Any) -> dict[str, dict[str, Any]]:
+    """The resolved settings of some models, by name."""
+    return {name: training_settings(name, preset, seed, **changes).to_mapping() for name in models}
+
+
+def _modules_of_models(models: Iterable[str]) -> tuple[str, ...]:
+    return tuple(MODELS[name].module for name in models)
 
 
 def corpus_seen_from_project(corpus: str, root: Path) -> str:

@@ -1,4 +1,4 @@
-"""Scores of predictions, as pure functions of two arrays: MSE, MAE, Pearson's r, CCC.
+"""Scores of predictions, as pure functions of two arrays: MSE, MAE, Pearson's r, CCC, R², ratio of deviations.
 
 All take `truth` and `prediction` [shape=(n,)], finite and of one length, and return a float in the
 unit that their docstring states.
@@ -84,9 +84,38 @@ def ccc(truth: ArrayLike, prediction: ArrayLike) -> float:
     return float(2 * covariance / (y.var() + p.var() + (y.mean() - p.mean()) ** 2))
 
 
+def r2(truth: ArrayLike, prediction: ArrayLike) -> float:
+    """Coefficient of determination, 1 or less: 1 - sum((truth - prediction)^2) / sum((truth - mean truth)^2).
+
+    0 is what predicting the mean of these very clips would score. Where the truth is constant it is 1 for exact predictions
+    and 0 for others, as scikit-learn has it.
+
+    >>> r2([1, 2, 3], [1, 2, 5])
+    -1.0
+    """
+    y, p = validate(truth, prediction)
+    if not _varies(y):
+        return float(np.array_equal(y, p))
+    return float(1 - np.sum((y - p) ** 2) / np.sum((y - y.mean()) ** 2))
+
+
+def sd_ratio(truth: ArrayLike, prediction: ArrayLike) -> float:
+    """Population standard deviation of the predictions over that of the truth, 0 or more; 0 where the truth is constant.
+
+    Below 1, predictions crowd around their mean.
+
+    >>> round(sd_ratio([1, 2, 3], [1, 2, 5]), 6)
+    2.081666
+    """
+    y, p = validate(truth, prediction)
+    return float(p.std() / y.std()) if _varies(y) else 0.0
+
+
 def _varies(values: NDArray[np.float64]) -> bool:
     # Not by the variance, which rounding leaves a little above 0 for a constant.
     return bool(np.ptp(values) > 0)
 
 
-METRICS = {"mse": mse, "mae": mae, "pearson_r": pearson_r, "ccc": ccc}
+METRICS = {"mse": mse, "mae": mae, "pearson_r": pearson_r, "ccc": ccc, "r2": r2, "sd_ratio": sd_ratio}
+LOWER_IS_BETTER = ("mse", "mae")
+HIGHER_IS_BETTER = ("pearson_r", "ccc", "r2")

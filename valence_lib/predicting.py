@@ -24,9 +24,9 @@ import torch
 
 from valence_lib.corpora import course_waveform
 from valence_lib.errors import ClipError, RunError, SettingsError
-from valence_lib.features import LogMel, log_mels
 from valence_lib.pickles import read_course_pickle
-from valence_lib.runs import Run
+from valence_lib.runs import Blend, Run
+from valence_lib.streams import Heard, compute
 from valence_lib.waveforms import Waveform, check_waveform, read_audio, read_audio_blocks
 
 AUDIO_SUFFIXES = {".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"}
@@ -81,7 +81,7 @@ def list_files(given: Sequence[Path]) -> list[Path]:
     return listed
 
 
-def predict_files(files: Sequence[Path], run: Run) -> Iterator[Prediction]:
+def predict_files(files: Sequence[Path], run: Run | Blend) -> Iterator[Prediction]:
     """The valence of each clip, in the order of the files; one that cannot be used carries its error.
 
     A run that standardises by speaker takes each folder for a speaker, whose statistics come from all
@@ -91,7 +91,7 @@ def predict_files(files: Sequence[Path], run: Run) -> Iterator[Prediction]:
         files: audio files and course pickles.
         run: what predicts.
     """
-    if run.standardiser.kind != "speaker":
+    if not run.by_speaker:
         shares = (files[at : at + _FILES_PER_SHARE] for at in range(0, len(files), _FILES_PER_SHARE))
         predict_share = partial(_predict_share, run=run, most_frames=_FRAMES_AT_ONCE)
         for of_share in _in_parallel(predict_share, shares, _cores()):
@@ -112,7 +112,7 @@ def predict_files(files: Sequence[Path], run: Run) -> Iterator[Prediction]:
 
 
 def predict_windows(
-    files: Sequence[Path], run: Run, window_seconds: float, hop_seconds: float = 1.0
+    files: Sequence[Path], run: Run | Blend, window_seconds: float, hop_seconds: float = 1.0
 ) -> Iterator[Prediction]:
     """A valence curve along each recording: the predictions of windows that slide over it.
 
@@ -206,7 +206,7 @@ def _clips_in(path: Path, sample_rate: int) -> Iterator[tuple[str, Callable[[], 
         yield name, partial(course_waveform, clip, sample_rate)
 
 
-def _predict_share(files: Sequence[Path], run: Run, most_frames: float) -> list[list[Prediction]]:
+def _predict_share(files: Sequence[Path], run: Run | Blend, most_frames: float) -> list[list[Prediction]]:
     """The predictions of each file's clips; no more spectrograms are held than so many frames and some clips."""
     found: list[list[Prediction]] = []
     places: list[tuple[list[Prediction], int, str]] = []  # of clips to be predicted, each with its speaker
@@ -226,25 +226,26 @@ def _predict_share(files: Sequence[Path], run: Run, most_frames: float) -> list[
                 of_file.append(Prediction(name, None))
                 yield waveform
 
-    for spectrograms in _within(log_mels(usable(), run.features), most_frames):
-        of_these = places[: len(spectrograms)]
-        del places[: len(spectrograms)]
-        values = run.predict(spectrograms, [speaker for _, _, speaker in of_these])
+    for waveforms in _within(usable(), most_frames * run.features.hop_length):
+        of_these = places[: len(waveforms)]
+        del places[: len(waveforms)]
+        heard = Heard(waveforms, run.features)
+        values = run.hear(heard, [speaker for _, _, speaker in of_these])
         for (of_file, place, _), value in zip(of_these, values.tolist(), strict=True):
             of_file[place] = Prediction(of_file[place].file, value)
     return found
 
 
-def _within(spectrograms: Iterable[LogMel], most_frames: float) -> Iterator[list[LogMel]]:
-    """Successive spectrograms, in lists that end once they hold so many frames."""
-    held: list[LogMel] = []
-    n_frames = 0
-    for frames in spectrograms:
-        held.append(frames)
-        n_frames += len(frames)
-        if n_frames >= most_frames:
+def _within(waveforms: Iterable[Waveform], most_samples: float) -> Iterator[list[Waveform]]:
+    """Successive waveforms, in lists that end once they hold so many samples."""
+    held: list[Waveform] = []
+    n_samples = 0
+    for waveform in waveforms:
+        held.append(waveform)
+        n_samples += len(waveform)
+        if n_samples >= most_samples:
             yield held
-            held, n_frames = [], 0
+            held, n_samples = [], 0
     if held:
         yield held
 
@@ -317,13 +318,13 @@ def _cut_stretches(
 
 
 def _stretches_of(
-    read: Callable[[], Iterable[Waveform]], run: Run, window: int, hop: int
+    read: Callable[[], Iterable[Waveform]], run: Run | Blend, window: int, hop: int
 ) -> Iterator[_Stretch]:
     least, most = run.features.n_fft, _SECONDS_PER_SHARE * run.features.sample_rate
     return _cut_stretches(read(), window, hop, least, most)
 
 
-def _curves_of_file(path: Path, run: Run, window: int, hop: int) -> Iterator[Prediction]:
+def _curves_of_file(path: Path, run: Run | Blend, window: int, hop: int) -> Iterator[Prediction]:
     rate = run.features.sample_rate
     if path.suffix.lower() not in PICKLE_SUFFIXES:
         yield from _curve(str(path), partial(read_audio_blocks, path, rate), run, window, hop)
@@ -337,7 +338,7 @@ def _as_one_block(read: Callable[[], Waveform]) -> Iterator[Waveform]:
 
 
 def _curve(
-    name: str, read: Callable[[], Iterable[Waveform]], run: Run, window: int, hop: int
+    name: str, read: Callable[[], Iterable[Waveform]], run: Run | Blend, window: int, hop: int
 ) -> Iterator[Prediction]:
     """A recording's windows; `read` starts to read it from its beginning."""
     fitted = _fitted_to_recording(name, read, run, window, hop)
@@ -360,10 +361,10 @@ def _until_damage(found: Iterable[Made], damage: list[ClipError]) -> Iterator[Ma
 
 
 def _fitted_to_recording(
-    name: str, read: Callable[[], Iterable[Waveform]], run: Run, window: int, hop: int
-) -> Run:
+    name: str, read: Callable[[], Iterable[Waveform]], run: Run | Blend, window: int, hop: int
+) -> Run | Blend:
     """The run with the statistics of this recording, taken for one speaker's; only where it asks for any."""
-    if run.standardiser.kind != "speaker":
+    if not run.by_speaker:
         return run
 
     def usable() -> Iterator[Waveform]:
@@ -373,14 +374,14 @@ def _fitted_to_recording(
     count = sum(1 for _ in usable())
     if not count:
         return run
-    return run.fitted_to_speakers(log_mels(usable(), run.features), [name] * count)
+    return run.fitted_to_speakers(lambda names: compute(usable(), names, run.features), [name] * count)
 
 
-_Transformed = tuple[list[Prediction], dict[int, LogMel]]
+_Transformed = tuple[list[Prediction], list[int], Heard]
 
 
-def _transform(stretch: _Stretch, name: str, run: Run) -> _Transformed:
-    """A row a window, still without valence; and by row the spectrograms of the windows that can have one.
+def _transform(stretch: _Stretch, name: str, run: Run | Blend) -> _Transformed:
+    """A row a window, still without valence; and which of them can have one, with what is heard in those.
 
     Raises:
         ClipError: the windows are one that is a whole recording and too short.
@@ -391,20 +392,21 @@ def _transform(stretch: _Stretch, name: str, run: Run) -> _Transformed:
         check_waveform(stretch.samples, run.features.n_fft)
     times = [((stretch.start + begin) / rate, (stretch.start + end) / rate) for begin, end in stretch.windows]
     rows = [Prediction(name, None, None, start, end) for start, end in times]
-    heard = {place: samples for place, samples in enumerate(stretch.cut()) if not _refusal(samples, run)}
-    return rows, dict(zip(heard, log_mels(heard.values(), run.features), strict=True))
+    usable = {place: samples for place, samples in enumerate(stretch.cut()) if not _refusal(samples, run)}
+    heard = Heard(list(usable.values()), run.features)
+    heard.of("log_mel")  # computed here; other streams follow when a member asks for them
+    return rows, list(usable), heard
 
 
-def _predict_stretch(transformed: _Transformed, run: Run) -> list[Prediction]:
-    rows, spectrograms = transformed
-    speakers = [rows[place].file for place in spectrograms]
-    values = run.predict_fitted(list(spectrograms.values()), speakers)
-    for place, value in zip(spectrograms, values.tolist(), strict=True):
+def _predict_stretch(transformed: _Transformed, run: Run | Blend) -> list[Prediction]:
+    rows, places, heard = transformed
+    values = run.hear_fitted(heard, [rows[place].file for place in places])
+    for place, value in zip(places, values.tolist(), strict=True):
         rows[place] = replace(rows[place], valence=value)
     return rows
 
 
-def _refusal(samples: Waveform, run: Run) -> ClipError | None:
+def _refusal(samples: Waveform, run: Run | Blend) -> ClipError | None:
     try:
         check_waveform(samples, run.features.n_fft)
     except ClipError as error:

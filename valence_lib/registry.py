@@ -12,27 +12,109 @@ from valence_lib.settings import TrainingSettings
 
 
 class Model(NamedTuple):
-    """A model of the registry: the module that holds its class, which has its name, and how it is trained."""
+    """A model of the registry: where its class is, and how it is trained.
+
+    Args:
+        source: module:class; "" for a blend, whose recipe names its members.
+        recipe: what differs from `TrainingSettings`.
+        presets: where some are named, reports with PRESET=best show it, with these presets; else every report does.
+        one_seed: whether chance plays no part in its training.
+        needs: a package without which it is left out.
+    """
+
+    source: str
+    recipe: Mapping[str, Any] = {}
+    presets: tuple[str, ...] = ()
+    one_seed: bool = False
+    needs: str = ""
+
+    @property
+    def module(self) -> str:
+        """The module that holds its class."""
+        return self.source.partition(":")[0]
+
+    @property
+    def name(self) -> str:
+        """The name of its class."""
+        return self.source.partition(":")[2]
+
+
+class Stream(NamedTuple):
+    """What models can hear of a clip, as rows of numbers: a function of the stream's name, in a module.
+
+    Args:
+        module: that holds the function, which is called with `of` and `FeatureSettings` and returns
+            [shape=(rows, width), dtype=float32].
+        of: "waveform" [shape=(n_samples,)], or "log_mel" [shape=(frames, n_mels)], which is at hand without reading
+            the corpus again.
+        per: "frame" for as many rows as the log-mel spectrogram has frames, aligned with them; "clip" for one row.
+    """
 
     module: str
-    recipe: Mapping[str, Any] = {}  # what differs from `TrainingSettings`
+    of: str = "waveform"
+    per: str = "frame"
 
 
-# What the course report says of each; the slowest to train last.
+STREAMS = {
+    "log_mel": Stream("valence_lib.features"),
+    "voice": Stream("valence_lib.voice"),
+    "voice_statistics": Stream("valence_lib.voice_statistics", per="clip"),
+    "log_mel_statistics": Stream("valence_lib.log_mel_statistics", of="log_mel", per="clip"),
+    "egemaps": Stream("valence_lib.opensmile_features", per="clip"),
+    "compare_2016": Stream("valence_lib.opensmile_features", per="clip"),
+}
+
+_ON_STATISTICS: dict[str, Any] = {"streams": "log_mel_statistics", "refit": True}
+_BEST = ("best", "best-speaker")
+_NEURAL: dict[str, Any] = {
+    "loss": "mse+ccc",
+    "mask_frames": 8,
+    "mask_columns": 16,
+    "averaged_epochs": 5,
+    "refit": True,
+}
+
 MODELS = {
-    "LSTM1": Model("valence_lib.models.lstm1"),
-    "CNN": Model("valence_lib.models.cnn"),
+    # What the course report says of each; the slowest to train last.
+    "LSTM1": Model("valence_lib.models.lstm1:LSTM1"),
+    "CNN": Model("valence_lib.models.cnn:CNN"),
     "LSTM2": Model(
-        "valence_lib.models.lstm2",
+        "valence_lib.models.lstm2:LSTM2",
         {"learning_rate_period": 5, "learning_rate_factor": 0.5, "weight_decay": 1e-4},
     ),
+    # Baselines.
+    "Ridge": Model("valence_lib.models.ridge:Ridge", _ON_STATISTICS, one_seed=True),
+    "SVR": Model("valence_lib.models.svr:SVR", _ON_STATISTICS, one_seed=True),
+    "EgemapsSVR": Model(
+        "valence_lib.models.svr:SVR",
+        {"streams": "egemaps", "refit": True},
+        presets=("default", "speaker"),
+        one_seed=True,
+        needs="opensmile",
+    ),
+    # Ours, alone and together.
+    "VoiceSVR": Model(
+        "valence_lib.models.svr:SVR", {"streams": "voice_statistics", "refit": True}, _BEST, one_seed=True
+    ),
+    "AttentionLSTM": Model("valence_lib.models.attention_lstm:AttentionLSTM", _NEURAL, _BEST),
+    "CNNLSTM": Model("valence_lib.models.cnn_lstm:CNNLSTM", _NEURAL, _BEST),
+    "Blend": Model("", {"members": "VoiceSVR+AttentionLSTM"}, _BEST),
 }
+SEED_MODELS = ("LSTM1", "CNN", "LSTM2")  # the course report's
+# Those that read frames, and are trained in epochs; the others are fitted to one row of numbers a clip, or blended.
+NETWORKS = tuple(
+    name
+    for name, entry in MODELS.items()
+    if entry.source and STREAMS[entry.recipe.get("streams", "log_mel").split("+")[0]].per == "frame"
+)
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {"standardise": "train"},
     "seed": {"standardise": "none"},  # raw decibels, as in the course report
     "clip": {"standardise": "clip"},
     "speaker": {"standardise": "speaker"},
+    "best": {"standardise": "train"},
+    "best-speaker": {"standardise": "speaker"},  # hears the other clips of whoever is to be predicted
     "tuned": {},  # what a sweep found best, which comes as changes: see `sweeping`
 }
 
@@ -48,14 +130,63 @@ def model_entry(name: str) -> Model:
     return MODELS[name]
 
 
-def training_settings(model: str, preset: str, seed: int, **changes: Any) -> TrainingSettings:
-    """The settings of one training: the model's recipe, then the preset, then `changes`.
+def streams_named(names: str) -> tuple[str, ...]:
+    """The streams that a setting such as "log_mel+voice" names, side by side in this order.
 
     Raises:
-        SettingsError: unknown model, preset or parameter (the message names the nearest).
+        SettingsError: one of them is unknown (the message names the nearest), or some have a row a frame and some
+            one a clip.
+    """
+    streams = tuple(names.split("+"))
+    for name in streams:
+        if name not in STREAMS:
+            raise SettingsError(unknown_name("stream", name, STREAMS))
+    if len({STREAMS[name].per for name in streams}) > 1:
+        said = ", ".join(f"{name} has one row a {STREAMS[name].per}" for name in streams)
+        raise SettingsError(
+            f"streams={names!r} cannot stand side by side: {said}. Name streams of one kind, or blend two models."
+        )
+    return streams
+
+
+def training_settings(model: str, preset: str, seed: int, **changes: Any) -> TrainingSettings:
+    """The settings of one training, or of a blend: the model's recipe, then the preset, then `changes`.
+
+    Raises:
+        SettingsError: unknown model, preset, stream or parameter (the message names the nearest).
     """
     recipe = model_entry(model).recipe
     if preset not in PRESETS:
         raise SettingsError(unknown_name("preset", preset, PRESETS))
     named = {"model": model, "preset": preset, "seed": seed}
-    return TrainingSettings.from_mapping({**recipe, **PRESETS[preset], **named, **changes})
+    settings = TrainingSettings.from_mapping({**recipe, **PRESETS[preset], **named, **changes})
+    per = STREAMS[streams_named(settings.streams)[0]].per
+    if per == "clip" and settings.standardise == "clip":
+        raise SettingsError(
+            f"standardise='clip' was given for {settings.streams}, of which a clip has one row, which would become 0; "
+            "expected 'train', 'speaker' or 'none'."
+        )
+    return settings
+
+
+def trainings(model: str, preset: str, seed: int, **changes: Any) -> dict[str, TrainingSettings]:
+    """The settings of every training that a run consists of, by the member's name; "" where it is the run itself.
+
+    Raises:
+        SettingsError: as for `training_settings`, also for a member of a blend.
+    """
+    settings = training_settings(model, preset, seed, **changes)
+    if not settings.members:
+        return {"": settings}
+    alike = {name: value for name, value in changes.items() if name != "members"}
+    return {
+        member: training_settings(member, preset, seed, **alike) for member in settings.members.split("+")
+    }
+
+
+def modules_of(settings: TrainingSettings) -> list[str]:
+    """The modules that a training reaches by the registry's names: its model's, and those of what it hears."""
+    return [
+        MODELS[settings.model].module,
+        *(STREAMS[name].module for name in streams_named(settings.streams)),
+    ]

@@ -1,7 +1,7 @@
 """A report's folder: what the notebooks hand each other through files.
 
 reports/<name>/
-  preprocess/       clips.csv, quarantine.csv, corpus.json
+  preprocess/       clips.csv, quarantine.csv, corpus.json, and divisions.csv of a cross-validation
   runs/<run>/       one training each; <run> is model-preset-seed
   errors/           what the error analysis found, as CSV
   results.json      the contract for other programs and the source of every number in the report
@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from valence_lib.agreement import raters
 from valence_lib.corpora import RATER_COLUMN
 from valence_lib.errors import RunError
-from valence_lib.evaluation import Resampling, compare, groups_of, raters, results_rows
-from valence_lib.files import digest_of, write_json, written_whole
+from valence_lib.files import write_json, written_whole
 from valence_lib.records import FEATURES_FOLDER
 from valence_lib.settings import CorpusSettings, FeatureSettings
-from valence_lib.splits import shared_speakers
 from valence_lib.tables import title_of
 
 if TYPE_CHECKING:
     from valence_lib.corpora import Corpus
-    from valence_lib.inspection import Inspection
+    from valence_lib.protocols import Split
     from valence_lib.training import Material
 
 GROUPINGS = ("speaker", "sex", "language", "emotion", "sentence")
@@ -52,6 +52,7 @@ NUMBER_COLUMNS = {
     "validation_mse",
 }
 MOST_GROUPS = 40
+DIVISIONS = "divisions.csv"  # in preprocess/, of a cross-validation: the part of every clip in each fold
 
 
 def run_name(model: str, preset: str, seed: int) -> str:
@@ -93,21 +94,26 @@ def load_json(path: Path) -> dict[str, Any]:
 def save_preprocessed(
     folder: Path,
     corpus: Corpus,
-    inspection: Inspection,
+    clips: pd.DataFrame,
+    quarantine: pd.DataFrame,
     given: Sequence[str],
-    split_by: str,
+    split: Split,
     admitted: CorpusSettings,
     features: FeatureSettings,
 ) -> None:
     """Write preprocess/: the usable clips with their parts, the quarantine, and what is known of the corpus.
 
     Args:
+        clips: as `inspect_corpus` makes them, with the part (and fold) that `split` gives them.
         given: the part that the corpus itself names for each clip, else "".
-        split_by: what `assign_parts` says.
     """
-    clips = inspection.clips
     save_frame(folder / "preprocess" / "clips.csv", clips)
-    save_frame(folder / "preprocess" / "quarantine.csv", inspection.quarantine)
+    save_frame(folder / "preprocess" / "quarantine.csv", quarantine)
+    if split.protocol == "cv":
+        columns = {"id": clips["id"].to_numpy(), **split.divisions}
+        save_frame(folder / "preprocess" / DIVISIONS, pd.DataFrame(columns))
+    else:
+        (folder / "preprocess" / DIVISIONS).unlink(missing_ok=True)
     rated = clips[clips["valence"].notna()]
     content = {
         "corpus": corpus.name,
@@ -117,15 +123,17 @@ def save_preprocessed(
         "clips": len(clips),
         "speakers": int(clips.loc[clips["speaker"] != "", "speaker"].nunique()),
         "hours": float(clips["duration_seconds"].sum() / 3600),
-        "quarantined": len(inspection.quarantine),
+        "quarantined": len(quarantine),
         "scale": [admitted.valence_low, admitted.valence_high],
         "label_variance": float(rated["valence"].var(ddof=0)),
         "raters": raters(rated),
         "split": {
-            "by": split_by,
+            "protocol": split.protocol,
+            "folds": len(split.divisions) if split.protocol == "cv" else None,
+            "by": split.by,
             "given": sorted({part for part in given if part not in ("", "train")}),
             "unnamed": int((rated["speaker"] == "").sum()),
-            "shared_speakers": shared_speakers(clips, clips["part"].to_numpy(dtype=str)),
+            "shared_speakers": split.shared_speakers,
             "parts": {
                 str(part): {
                     "clips": len(rows),
@@ -137,6 +145,18 @@ def save_preprocessed(
         "features": features.to_mapping(),
     }
     write_json(folder / "preprocess" / "corpus.json", content)
+
+
+def load_divisions(folder: Path) -> dict[str, NDArray[np.str_]]:
+    """The divisions of a report whose corpus is preprocessed, as `protocols.Split` has them.
+
+    Raises:
+        RunError: it is not.
+    """
+    if load_json(folder / "preprocess" / "corpus.json")["split"]["protocol"] == "holdout":
+        return {"": load_frame(folder / "preprocess" / "clips.csv")["part"].to_numpy(dtype=str)}
+    frame = load_frame(folder / "preprocess" / DIVISIONS).drop(columns="id")
+    return {str(name): parts.to_numpy(dtype=str) for name, parts in frame.items()}
 
 
 def load_material(folder: Path) -> Material:
@@ -151,90 +171,6 @@ def load_material(folder: Path) -> Material:
     clips = load_frame(folder / "preprocess" / "clips.csv")
     features = FeatureSettings.from_mapping(load_json(folder / "preprocess" / "corpus.json")["features"])
     return Material(FeatureStore(folder.parent / FEATURES_FOLDER, clips, features), clips)
-
-
-def collect_results(
-    folder: Path, runs: Sequence[str], tuning: Mapping[str, Any] | None = None
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """The content of results.json and of seconds.json, from the runs' folders.
-
-    Args:
-        tuning: content of sweep/best.json, where the tuned preset is among the runs.
-
-    Raises:
-        RunError: one of the runs is not finished, or what was found best was chosen on other clips.
-    """
-    if tuning and tuning["clips"] != digest_of(folder / "preprocess" / "clips.csv"):
-        raise RunError(
-            "the setting that a sweep found best was chosen on other clips, or on another division of them, than "
-            "those of this report; run `make sweep` again."
-        )
-    corpus = load_json(folder / "preprocess" / "corpus.json")
-    clips = load_frame(folder / "preprocess" / "clips.csv")
-    predictions: dict[tuple[str, str], dict[int, pd.Series]] = {}
-    parameters: dict[tuple[str, str], int] = {}
-    seconds: dict[str, list[float]] = {}
-    for run in runs:
-        settings = load_json(folder / "runs" / run / "settings.json")
-        training = settings["training"]
-        key = training["model"], training["preset"]
-        frame = load_frame(folder / "runs" / run / "predictions.csv")
-        predictions.setdefault(key, {})[training["seed"]] = frame.set_index("id")["prediction"]
-        parameters[key] = settings["parameters"]
-        measured = load_json(folder / "runs" / run / "seconds.json")["seconds"]
-        seconds.setdefault(title_of(training), []).append(measured)
-    rows = results_rows(clips, predictions, parameters)
-    chosen = min(
-        (row for row in rows if row["part"] == "validation" and row["seeds"]), key=lambda row: row["mse"]
-    )
-    best_seed = min(chosen["by_seed"]["mse"], key=chosen["by_seed"]["mse"].get)
-    results = {key: value for key, value in corpus.items() if key != "features"} | {
-        "resampled": groups_of(clips[clips["part"] == "test"])[1],
-        "chosen": {
-            "model": chosen["model"],
-            "preset": chosen["preset"],
-            "run": run_name(chosen["model"], chosen["preset"], int(best_seed)),
-        },
-        "comparisons": _comparisons(clips, predictions, (chosen["model"], chosen["preset"])),
-        "rows": rows,
-    }
-    if tuning:
-        results["tuning"] = dict(tuning)
-    return results, {title: float(np.mean(measured)) for title, measured in seconds.items()}
-
-
-def _comparisons(
-    clips: pd.DataFrame,
-    predictions: Mapping[tuple[str, str], Mapping[int, pd.Series]],
-    chosen: tuple[str, str],
-) -> list[dict[str, Any]]:
-    """On the test part's MSE and CCC: the chosen model against every other, each model's preset against raw decibels, and
-    a tuned model against itself untuned."""
-    held_out = clips[clips["part"] == "test"]
-    truth, resampling = held_out["valence"].to_numpy(), Resampling(groups_of(held_out)[0])
-    values = {
-        key: [series.loc[held_out["id"]].to_numpy() for series in seeds.values()]
-        for key, seeds in predictions.items()
-    }
-    pairs = [(chosen, other) for other in predictions if other != chosen]
-    pairs += [
-        (key, raw)
-        for key in predictions
-        if key[1] != "seed" and (raw := (key[0], "seed")) in values and key != chosen
-    ]
-    pairs += [
-        (key, other)
-        for key in predictions
-        for other in predictions
-        if key[1] == "tuned" and other[0] == key[0] and other[1] not in ("tuned", "seed")
-        if chosen not in (key, other)
-    ]
-    return [
-        {"part": "test", "metric": metric, "first": list(first), "second": list(second)}
-        | vars(compare(metric, truth, values[first], values[second], resampling))
-        for first, second in pairs
-        for metric in ("mse", "ccc")
-    ]
 
 
 def course_predictions(folder: Path, run: str) -> pd.DataFrame | None:
@@ -257,15 +193,16 @@ def course_predictions(folder: Path, run: str) -> pd.DataFrame | None:
     return pd.DataFrame(rows, columns=["ID", "Label"])
 
 
-def test_predictions(folder: Path, run: str) -> pd.DataFrame:
-    """A run's predictions of the test clips, beside all that the corpus says of those clips.
+def tested_predictions(folder: Path, run: str) -> pd.DataFrame:
+    """A run's predictions of the clips that it is tested on, beside all that the corpus says of those clips.
 
-    Columns: id, truth, prediction, speaker, duration_seconds, and the corpus's own labels.
+    Columns: id, truth, prediction, fold, speaker, duration_seconds, and the corpus's own labels.
     """
     predictions = load_frame(folder / "runs" / run / "predictions.csv")
+    tested = predictions[predictions["part"].isin(["test", "out_of_fold"])]
     clips = load_frame(folder / "preprocess" / "clips.csv")
     clips = clips.drop(columns=[name for name in predictions if name in clips and name != "id"])
-    return predictions[predictions["part"] == "test"].merge(clips, on="id", validate="one_to_one")
+    return tested.merge(clips, on="id", validate="one_to_one")
 
 
 def groupings(predictions: pd.DataFrame) -> list[str]:

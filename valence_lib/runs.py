@@ -6,13 +6,17 @@ runs/<run>/
   history.csv         one row an epoch
   finished.json       which training this was
   .training/          the same of a training that is under way, and last.safetensors: weights and optimiser to go on from
+
+Where one run is several trainings, of the folds of a cross-validation or of the members of a blend, each has such a folder
+within the run's own, whose settings.json names them as "members"; together they predict their mean.
 """
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,16 +27,19 @@ from torch import Tensor, nn
 
 from valence_lib.batches import Batch, load, within_frames
 from valence_lib.errors import RunError, SettingsError
-from valence_lib.features import LogMel, Standardiser
+from valence_lib.features import Standardiser
 from valence_lib.files import write_json, written_whole
 from valence_lib.models import build_model, count_parameters
+from valence_lib.protocols import FOLD, VALIDATED
 from valence_lib.settings import FeatureSettings, TrainingSettings
+from valence_lib.streams import Rows
 
 # Frames of a batch that is predicted, with padding. The CNN's maps of so many take some 40 MB, and it is no
 # faster with more. A recurrent layer takes a step with as many rows as there are clips: few rows, and what is
 # fixed in a step outweighs its product; it holds some 10 kB a frame.
 _FRAMES_PER_BATCH = 512
 _FRAMES_PER_RECURRENT_BATCH = 8192
+
 # What reading a folder raises where a file is not there, cut off, of another program, or of another model.
 _DAMAGES = (OSError, ValueError, KeyError, TypeError, RuntimeError, SettingsError, SafetensorError)
 
@@ -69,6 +76,14 @@ def predict_batches(model: nn.Module, batches: Iterable[Batch]) -> dict[int, flo
     return dict(zip(rows, torch.cat(predictions).double().tolist(), strict=True)) if rows else {}
 
 
+class Hearing(Protocol):
+    """Clips that can be heard through any streams, such as `streams.Heard`."""
+
+    def of(self, names: str) -> Sequence[Rows]:
+        """Each clip's rows of the streams, side by side."""
+        ...
+
+
 @dataclass(frozen=True)
 class Run:
     """A trained model that can be used.
@@ -97,7 +112,7 @@ class Run:
             tensors, _ = read_tensors(folder / "best.safetensors")
             features = FeatureSettings.from_mapping(settings["features"])
             training = TrainingSettings.from_mapping(settings["training"])
-            model = build_model(training.model, features.n_mels)
+            model = build_model(training.model, settings["width"])
             model.load_state_dict(part_of(tensors, "model"))
             standardiser = _standardiser(training.standardise, settings, tensors)
         except _DAMAGES as error:
@@ -107,44 +122,135 @@ class Run:
             ) from error
         return cls(features, training, model.eval(), standardiser)
 
-    def predict(self, log_mels: Sequence[LogMel], speakers: Sequence[str]) -> NDArray[np.float64]:
+    @property
+    def by_speaker(self) -> bool:
+        """Whether it needs the statistics of each speaker's clips."""
+        return self.standardiser.kind == "speaker"
+
+    def hear(self, clips: Hearing, speakers: Sequence[str]) -> NDArray[np.float64]:
         """Valence of each clip [shape=(clips,)], in rating points.
 
         Args:
-            log_mels: one spectrogram a clip, as `log_mel` makes it with `self.features`.
+            clips: which give each clip's rows of the streams that this run was trained with.
+            speakers: as for `predict`.
+        """
+        return self.predict(clips.of(self.training.streams), speakers)
+
+    def hear_fitted(self, clips: Hearing, speakers: Sequence[str]) -> NDArray[np.float64]:
+        """As `hear`, with the statistics that the run already has."""
+        return self.predict_fitted(clips.of(self.training.streams), speakers)
+
+    def predict(self, clips: Sequence[Rows], speakers: Sequence[str]) -> NDArray[np.float64]:
+        """Valence of each clip [shape=(clips,)], in rating points.
+
+        Args:
+            clips: each one's rows of the streams that this run was trained with, such as its spectrogram, as
+                `log_mel` makes it with `self.features`.
             speakers: who speaks in each; matters only to a run that standardises by speaker, which takes
                 each speaker's statistics from the clips given here.
         """
-        return self.fitted_to_speakers(log_mels, speakers).predict_fitted(log_mels, speakers)
+        fitted = self.fitted_to_speakers(lambda names: clips, speakers)
+        return fitted.predict_fitted(clips, speakers)
 
-    def fitted_to_speakers(self, log_mels: Iterable[LogMel], speakers: Sequence[str]) -> "Run":
+    def fitted_to_speakers(self, read: Callable[[str], Iterable[Rows]], speakers: Sequence[str]) -> "Run":
         """This run with the statistics of new speakers, where it standardises by speaker; else itself.
 
         Args:
-            log_mels: one spectrogram a clip; each is read once, and only where it is needed.
+            read: gives each clip's rows of the streams that it is asked for; called only where they are needed.
             speakers: who speaks in each.
 
         Raises:
             SettingsError: a speaker has no name, or there is no clip.
         """
-        if self.standardiser.kind != "speaker":
+        if not self.by_speaker:
             return self
-        standardiser = Standardiser.fit("speaker", log_mels, speakers, [False] * len(speakers))
+        clips = read(self.training.streams)
+        standardiser = Standardiser.fit("speaker", clips, speakers, [False] * len(speakers))
         return dataclasses.replace(self, standardiser=standardiser)
 
-    def predict_fitted(self, log_mels: Sequence[LogMel], speakers: Sequence[str]) -> NDArray[np.float64]:
+    def predict_fitted(self, clips: Sequence[Rows], speakers: Sequence[str]) -> NDArray[np.float64]:
         """As `predict`, with the statistics that the run already has.
 
         Raises:
             SettingsError: the run standardises by speaker, and has none of one of these.
         """
-        lengths = np.array([len(frames) for frames in log_mels], dtype=np.int64)
+        lengths = np.array([len(rows) for rows in clips], dtype=np.int64)
         recurrent = any(isinstance(part, nn.RNNBase) for part in self.model.modules())
         most_frames = _FRAMES_PER_RECURRENT_BATCH if recurrent else _FRAMES_PER_BATCH
         batches = within_frames(lengths, most_frames)
-        read = load(batches, lambda row: self.standardiser.apply(log_mels[row], speakers[row]))
+        read = load(batches, lambda row: self.standardiser.apply(clips[row], speakers[row]))
         predictions = predict_batches(self.model, read)
-        return np.array([predictions[row] for row in range(len(log_mels))])
+        return np.array([predictions[row] for row in range(len(clips))])
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Trained models that predict together, by the mean of what each predicts; used as a `Run` is."""
+
+    members: "tuple[Run | Blend, ...]"
+
+    @property
+    def features(self) -> FeatureSettings:
+        """The settings of the spectrograms that its members take."""
+        return self.members[0].features
+
+    @property
+    def by_speaker(self) -> bool:
+        """Whether a member needs the statistics of each speaker's clips."""
+        return any(member.by_speaker for member in self.members)
+
+    def hear(self, clips: Hearing, speakers: Sequence[str]) -> NDArray[np.float64]:
+        """See `Run.hear`."""
+        return np.mean([member.hear(clips, speakers) for member in self.members], axis=0)
+
+    def hear_fitted(self, clips: Hearing, speakers: Sequence[str]) -> NDArray[np.float64]:
+        """See `Run.hear_fitted`."""
+        return np.mean([member.hear_fitted(clips, speakers) for member in self.members], axis=0)
+
+    def fitted_to_speakers(self, read: Callable[[str], Iterable[Rows]], speakers: Sequence[str]) -> "Blend":
+        """See `Run.fitted_to_speakers`."""
+        return Blend(tuple(member.fitted_to_speakers(read, speakers) for member in self.members))
+
+
+def load_run(folder: Path, validated: bool = False) -> Run | Blend:
+    """Read a run's folder, be it one training or several that predict together.
+
+    Args:
+        validated: of a run that was trained once more with the validation clips, take the training without them.
+
+    Raises:
+        RunError: it is not a finished run, or it is damaged.
+    """
+    members = read_members(folder)
+    if members:
+        return Blend(tuple(load_run(folder / member, validated) for member in members))
+    return Run.load(folder / VALIDATED if validated and (folder / VALIDATED).is_dir() else folder)
+
+
+def read_members(folder: Path) -> list[str]:
+    """The names of the trainings of which a run consists; none where it is one training."""
+    path = folder / "settings.json"
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8")).get("members", []))
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"{str(folder)!r} is not a run that can be used ({error}); expected a folder such as "
+            "reports/demo/runs/LSTM2-default-0 with settings.json."
+        ) from error
+
+
+def save_members(folder: Path, training: TrainingSettings, members: Sequence[str]) -> None:
+    """Write the settings.json of a run that consists of several trainings, which lie below it already.
+
+    Its parameters are those of one fold: all that adjusts a prediction of a held-out clip.
+    """
+    sizes = [
+        json.loads((folder / member / "settings.json").read_text(encoding="utf-8"))["parameters"]
+        for member in members
+    ]
+    parameters = max(sizes) if members[0].startswith(FOLD) else sum(sizes)
+    content = {"training": training.to_mapping(), "members": list(members), "parameters": parameters}
+    write_json(folder / "settings.json", content)
 
 
 def save_settings(
@@ -153,11 +259,13 @@ def save_settings(
     training: TrainingSettings,
     standardiser: Standardiser,
     model: nn.Module,
+    width: int,
 ) -> None:
-    """Write a run's resolved settings, which `Run.load` reads."""
+    """Write a run's resolved settings, which `Run.load` reads; `width`: columns of what the model hears."""
     content = {
         "features": features.to_mapping(),
         "training": training.to_mapping(),
+        "width": width,
         "standardiser_groups": list(standardiser.groups),
         "parameters": count_parameters(model),
     }

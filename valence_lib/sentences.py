@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from valence_lib.errors import RunError
+from valence_lib.registry import MODELS, NETWORKS
 from valence_lib.report import row_of
-from valence_lib.tables import rounded, with_interval
+from valence_lib.tables import PART_WORDS, rounded, with_interval
 
 Results = Mapping[str, Any]
 
@@ -43,18 +44,31 @@ def warnings(results: Results) -> list[str]:
             f"**Speakers may leak.** The corpus {who}, and the clips {how}: the same person may be heard in training and in "
             "test. Scores on new speakers can be expected to be worse."
         )
-    test_speakers = split["parts"]["test"]["speakers"]
+    test_speakers = split["parts"][results["tested"]]["speakers"]
     if results["speakers"] and test_speakers < 10:
         found.append(
-            f"**Few speakers.** The test clips come from {test_speakers} speakers; intervals that are resampled over so few "
+            f"**Few speakers.** The {PART_WORDS[results['tested']]} clips come from {test_speakers} speakers; intervals that are resampled over so few "
             "are rough, and tend to be too narrow."
         )
     return found
 
 
 def how_divided(results: Results) -> str:
-    """Sizes of the parts, and by what they were divided."""
+    """Sizes of the parts, or how many folds there are, and by what the clips were divided."""
     split = results["split"]
+    if split["protocol"] == "cv":
+        size = split["parts"]["out_of_fold"]
+        who = f" by {size['speakers']} speakers" if size["speakers"] else ""
+        how = (
+            "dealt to them by whole speakers, so that no model is tested on a voice that it has heard"
+            if split["by"] == "speaker"
+            else "dealt to them at random"
+        )
+        return (
+            f"The {size['clips']:,} rated clips{who} are divided into {split['folds']} folds, {how}. Each fold is tested once, by models "
+            "that saw nothing of it: of the other folds, the next one validates, and the rest is trained on. Scores are of all "
+            "clips together, each predicted by the training that had not heard it."
+        )
     ways = {
         "speaker": "by whole speakers",
         "random": "at random",
@@ -84,14 +98,14 @@ def against_mean(results: Results, model: str, preset: str, part: str) -> str:
         "tie": "does **not beat** predicting the training mean: the two are a tie",
     }[against["verdict"]]
     return (
-        f"On the {row['n']:,} {part} clips, {model} ({preset} preset) {verdict}. Its MSE is {rounded(row['mse'])}, that of "
+        f"On the {row['n']:,} {PART_WORDS[part]} clips, {model} ({preset} preset) {verdict}. Its MSE is {rounded(row['mse'])}, that of "
         f"the mean {rounded(mean['mse'])}; the difference is "
         f"{with_interval(against['difference'], [against['low'], against['high']])}."
     )
 
 
 def chosen_against_others(results: Results) -> str:
-    """What the chosen model is better than, worse than and tied with, by the test clips' MSE."""
+    """What the chosen model is better than, worse than and tied with, by their MSE on the tested clips."""
     first = [results["chosen"]["model"], results["chosen"]["preset"]]
     chosen = "{} ({} preset)".format(*first)
     groups: dict[str, list[str]] = {"better": [], "tie": [], "worse": []}
@@ -102,15 +116,40 @@ def chosen_against_others(results: Results) -> str:
     parts = [f"{words[verdict]} {_listed(names)}" for verdict, names in groups.items() if names]
     return (
         f"{chosen} has the lowest validation MSE, averaged over seeds, and was chosen by it. "
-        f"By its MSE on the test clips it {'; it '.join(parts)}."
+        f"By its MSE on the {PART_WORDS[results['tested']]} clips it {'; it '.join(parts)}."
     )
 
 
+def network_of(results: Results) -> str:
+    """The network to draw: the chosen model, or the first network of the chosen blend, or else the best network."""
+    chosen = results["chosen"]["model"]
+    members = MODELS[chosen].recipe.get("members", chosen).split("+")
+    networks = [row for row in results["rows"] if row["part"] == "validation" and row["model"] in NETWORKS]
+    best = min(networks, key=lambda row: row["mse"])["model"]
+    return next((str(member) for member in members if member in NETWORKS), str(best))
+
+
+def why_drawn(results: Results) -> str:
+    """What the network of `network_of` is to the chosen model."""
+    chosen, drawn = results["chosen"]["model"], network_of(results)
+    if drawn == chosen:
+        return "the model with the lowest validation MSE"
+    members = MODELS[chosen].recipe.get("members", "")
+    if drawn in members.split("+"):
+        return f"the network among the members of {chosen} ({members.replace('+', ', ')}), the model with the lowest validation MSE"
+    return f"the network with the lowest validation MSE; {chosen}, which has a lower one, is none"
+
+
 def standardising(results: Results, model: str, preset: str) -> str:
-    """What standardising changes: a model's preset against the same model on raw decibels, on the test clips."""
+    """What standardising changes: a model's preset against the same model on raw decibels, on the tested clips."""
     if preset == "seed":
         return f"{model} was trained on raw decibels alone."
-    ours, raw = row_of(results, model, preset, "test"), row_of(results, model, "seed", "test")
+    if not any(row["model"] == model and row["preset"] == "seed" for row in results["rows"]):
+        return f"{model} was trained with the {preset} preset alone."
+    ours, raw = (
+        row_of(results, model, preset, results["tested"]),
+        row_of(results, model, "seed", results["tested"]),
+    )
     comparison = _comparison(results, [model, preset], [model, "seed"])
     verdict = {
         "better": "standardising makes it **better**",
@@ -118,17 +157,20 @@ def standardising(results: Results, model: str, preset: str) -> str:
         "tie": "the two are a **tie**",
     }[comparison["verdict"]]
     return (
-        f"{model} has a test MSE of {rounded(ours['mse'])} with the {preset} preset and of {rounded(raw['mse'])} on raw "
+        f"{model} has a {PART_WORDS[results['tested']]} MSE of {rounded(ours['mse'])} with the {preset} preset and of {rounded(raw['mse'])} on raw "
         f"decibels (CCC {rounded(ours['ccc'])} and {rounded(raw['ccc'])}): {verdict}, by "
         f"{with_interval(comparison['difference'], [comparison['low'], comparison['high']])} of MSE."
     )
 
 
 def tuning(results: Results) -> str:
-    """What tuning changes: the tuned preset against the first preset of the same model, on the test clips."""
+    """What tuning changes: the tuned preset against the first preset of the same model, on the tested clips."""
     model = results["tuning"]["model"]
     other = next(row["preset"] for row in results["rows"] if row["model"] == model)
-    ours, before = row_of(results, model, "tuned", "test"), row_of(results, model, other, "test")
+    ours, before = (
+        row_of(results, model, "tuned", results["tested"]),
+        row_of(results, model, other, results["tested"]),
+    )
     comparison = _comparison(results, [model, "tuned"], [model, other])
     verdict = {
         "better": "tuning makes it **better**",
@@ -136,7 +178,7 @@ def tuning(results: Results) -> str:
         "tie": "the two are a **tie**",
     }[comparison["verdict"]]
     return (
-        f"{model} has a test MSE of {rounded(ours['mse'])} with the tuned preset and of {rounded(before['mse'])} with the "
+        f"{model} has a {PART_WORDS[results['tested']]} MSE of {rounded(ours['mse'])} with the tuned preset and of {rounded(before['mse'])} with the "
         f"{other} preset (CCC {rounded(ours['ccc'])} and {rounded(before['ccc'])}): {verdict}; the MSE differs by "
         f"{with_interval(comparison['difference'], [comparison['low'], comparison['high']])}."
     )
@@ -150,6 +192,8 @@ def presets(results: Results) -> str:
         "clip": "the **clip** preset brings every mel band to mean 0 and deviation 1 within each clip",
         "speaker": "the **speaker** preset brings every mel band to mean 0 and deviation 1 over all clips of the clip's "
         "speaker, held-out ones included (their audio, not their ratings)",
+        "best": "the **best** preset is the default one with the recipes that won here",
+        "best-speaker": "the **best-speaker** preset is the same, standardised by speaker",
         "tuned": "the **tuned** preset trains as a sweep over hyperparameters found best",
     }
     used = list(dict.fromkeys(row["preset"] for row in results["rows"] if row["preset"]))
@@ -177,7 +221,7 @@ def tuned(best: Mapping[str, Any]) -> str:
 
 
 def _comparison(results: Results, first: list[str], second: list[str]) -> dict[str, Any]:
-    """The comparison of the test MSEs, seen from `first`, whichever way round it was made."""
+    """The comparison of the tested clips' MSEs, seen from `first`, whichever way round it was made."""
     for comparison in results["comparisons"]:
         if comparison["metric"] != "mse":
             continue
@@ -192,14 +236,14 @@ def _comparison(results: Results, first: list[str], second: list[str]) -> dict[s
 
 def against_ceiling(results: Results) -> str:
     """How far the chosen model is from a human rater, and from the lowest MSE that is possible."""
-    chosen = row_of(results, results["chosen"]["model"], results["chosen"]["preset"], "test")
+    chosen = row_of(results, results["chosen"]["model"], results["chosen"]["preset"], results["tested"])
     sentences = []
     if raters := results["raters"]:
         relation = "below" if chosen["mse"] < raters["mse"] else "above"
         who = "simulated rater" if results["synthetic"] else "human rater"
         sentences.append(
             f"One {who} against the mean of the others has an MSE of {rounded(raters['mse'])} and a CCC of "
-            f"{rounded(raters['ccc'])}; the chosen model's test MSE, {rounded(chosen['mse'])}, is {relation} that "
+            f"{rounded(raters['ccc'])}; the chosen model's {PART_WORDS[results['tested']]} MSE, {rounded(chosen['mse'])}, is {relation} that "
             f"(against the mean of all raters, which is the steadier truth). From the raters' disagreement, the noise of the "
             f"mean rating has a variance of {rounded(raters['noise_variance'])}: about the lowest MSE that can be hoped for."
         )
@@ -220,7 +264,7 @@ def at_extremes(extremes: Mapping[str, Mapping[str, float]]) -> str:
     """Whether predictions shrink towards the middle of the scale at both ends."""
     lowest, highest = extremes["lowest"], extremes["highest"]
     figures = (
-        f"The lowest-rated fifth of the test clips ({lowest['n']} clips, mean rating {rounded(lowest['truth'], 2)}) is "
+        f"The lowest-rated fifth of the clips ({lowest['n']} clips, mean rating {rounded(lowest['truth'], 2)}) is "
         f"predicted at {rounded(lowest['prediction'], 2)}, the highest-rated ({highest['n']} clips, "
         f"{rounded(highest['truth'], 2)}) at {rounded(highest['prediction'], 2)}."
     )

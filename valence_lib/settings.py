@@ -16,6 +16,7 @@ from valence_lib.errors import SettingsError, unknown_name
 
 STANDARDISE = ("train", "clip", "speaker", "none")
 PRECISIONS = ("float32", "bfloat16")
+LOSSES = ("mse", "ccc", "mse+ccc")  # CCC stands for 1 minus it
 
 
 class _Settings:
@@ -35,7 +36,7 @@ class _Settings:
                 raise SettingsError(unknown_name("parameter", name, fields))
             expected = fields[name].type
             accepted = (int, float) if expected is float else (expected,)
-            if isinstance(value, bool) or not isinstance(value, accepted):  # type: ignore[arg-type]
+            if isinstance(value, bool) != (expected is bool) or not isinstance(value, accepted):  # type: ignore[arg-type]
                 raise SettingsError(
                     f"{name}={value!r} is of type {type(value).__name__}, but {name} is of type "
                     f"{expected.__name__}; give it as in {name}={fields[name].default!r}."  # type: ignore[union-attr]
@@ -112,14 +113,34 @@ class TrainingSettings(_Settings):
     learning_rate_factor: float = 1.0  # what each reduction multiplies the learning rate by
     weight_decay: float = 0.0  # L2 regularisation, as Adam adds it to the gradient
     max_gradient_norm: float = 1.0  # longer gradients of a batch are scaled down to this Euclidean norm
-    standardise: str = "train"  # where the mel bands' mean and deviation come from; see STANDARDISE
+    loss: str = "mse"  # what each step brings down; see LOSSES
+    mask_frames: int = (
+        0  # the longest stretch of time that is hidden from the model in training, two of them a clip
+    )
+    mask_columns: int = 0  # the widest band of columns that is hidden, two of them a clip
+    averaged_epochs: int = (
+        0  # so many last epochs' weights are averaged; 0 keeps the epoch of the lowest validation MSE
+    )
+    refit: bool = (
+        False  # whether what is tested was trained on training and validation clips, as long as without them
+    )
+    members: str = ""  # of a blend: models trained alike, as in "CNN+LSTM2", which predict their mean
+    streams: str = (
+        "log_mel"  # what the model hears, side by side, as in "log_mel+voice"; see `registry.STREAMS`
+    )
+    standardise: str = "train"  # where each column's mean and deviation come from; see STANDARDISE
     precision: str = "float32"  # of a training's large products; predictions are in float32. See PRECISIONS
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "learning_rate_factor", "max_gradient_norm"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "a number above 0")
-        for name in ("seed", "learning_rate_period", "weight_decay"):
+        for name in (
+            *("seed", "learning_rate_period", "weight_decay"),
+            *("mask_frames", "mask_columns", "averaged_epochs"),
+        ):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        if self.loss not in LOSSES:
+            raise SettingsError(unknown_name("loss", self.loss, LOSSES))
         if self.standardise not in STANDARDISE:
             raise SettingsError(unknown_name("way to standardise", self.standardise, STANDARDISE))
         if self.precision not in PRECISIONS:

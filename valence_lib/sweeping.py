@@ -39,7 +39,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from valence_lib.errors import RunError, SettingsError, TrainingError
 from valence_lib.files import digest_of, write_json
 from valence_lib.provenance import digest_of_content, environment, modules_reached
-from valence_lib.registry import MODELS, training_settings
+from valence_lib.registry import MODELS, SEED_MODELS, training_settings
 from valence_lib.settings import TrainingSettings
 from valence_lib.training import Material, train
 
@@ -53,7 +53,7 @@ class Range(NamedTuple):
 
 # All of it fields of `TrainingSettings`. Where a range goes over decades, it is the logarithm that is drawn evenly.
 SPACE: dict[str, Range] = {
-    "model": Range(CategoricalDistribution(tuple(MODELS)), "all models of the registry"),
+    "model": Range(CategoricalDistribution(SEED_MODELS), "the course report's three"),
     "learning_rate": Range(
         FloatDistribution(1e-4, 1e-2, log=True),
         "of Adam, in the first epoch: the course report's 0.001, and ten times less and more",
@@ -175,7 +175,9 @@ def open_study(material: Material, sweep: Sweep, folder: Path) -> optuna.Study:
         "epochs": sweep.epochs,
         "seed": sweep.seed,
         "space": {name: distribution_to_json(tried.space) for name, tried in SPACE.items()},
-        "code": modules_reached(["import valence_lib.training"], [model.module for model in MODELS.values()]),
+        "code": modules_reached(
+            ["import valence_lib.training"], [MODELS[name].module for name in SEED_MODELS]
+        ),
         "packages": environment()["packages"],
     }
     try:

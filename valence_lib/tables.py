@@ -13,8 +13,18 @@ from valence_lib.provenance import digest_of_content
 if TYPE_CHECKING:
     from valence_lib.architecture import Layer
     from valence_lib.records import Record
+    from valence_lib.settings import TrainingSettings
 
-METRIC_TITLES = {"mse": "MSE", "mae": "MAE", "pearson_r": "Pearson r", "ccc": "CCC"}
+METRIC_TITLES = {
+    "mse": "MSE",
+    "ccc": "CCC",
+    "mae": "MAE",
+    "pearson_r": "Pearson r",
+    "r2": "R²",
+    "sd_ratio": "SD ratio",
+}
+_WITH_INTERVALS = ("mse", "ccc")  # all others have theirs in results.json; six would not fit on a page
+PART_WORDS = {"validation": "validation", "test": "test", "out_of_fold": "held-out"}
 MOST_QUARANTINED = 50
 MEAN_TITLE = "Predict the mean"
 
@@ -43,20 +53,30 @@ def title_of(row: Mapping[str, Any]) -> str:
     return MEAN_TITLE if row["model"] == "mean" else f"{row['model']}, {row['preset']}"
 
 
+def marked_title(row: Mapping[str, Any]) -> str:
+    """How a table calls a row of results.json: by its title, with a dagger where it needs other clips of each speaker."""
+    return title_of(row) + (" †" if row["standardise"] == "speaker" else "")
+
+
 def score_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Scores with 95 % intervals, one line a row of results.json."""
+    """Scores, with 95 % intervals of MSE and CCC, one line a row of results.json; the last column is of the seeds' MSEs."""
     lines = []
     for row in rows:
-        line = {"Model, preset": title_of(row), "Clips": f"{row['n']:,} {row['part']}"}
-        line |= {title: with_interval(row[m], row["intervals"][m]) for m, title in METRIC_TITLES.items()}
+        line = {"Model, preset": marked_title(row), "Clips": f"{row['n']:,} {PART_WORDS[row['part']]}"}
+        for metric, title in METRIC_TITLES.items():
+            bracketed = metric in _WITH_INTERVALS
+            line[title] = (
+                with_interval(row[metric], row["intervals"][metric]) if bracketed else rounded(row[metric])
+            )
         line["Parameters"] = f"{row['parameters']:,}"
         line["Seeds"] = str(len(row["seeds"])) if row["seeds"] else "–"
+        line["SD over seeds"] = rounded(row["seed_sd"]["mse"]) if len(row["seeds"]) > 1 else "–"
         lines.append(line)
     return pd.DataFrame(lines)
 
 
 def table_1(results: Mapping[str, Any]) -> pd.DataFrame:
-    """LSTM2 on validation and test clips, below the mean predictor."""
+    """LSTM2 on validation and on tested clips, below the mean predictor."""
     return score_table([row for row in results["rows"] if row["model"] in ("mean", "LSTM2")])
 
 
@@ -65,9 +85,9 @@ def table_2(results: Mapping[str, Any]) -> pd.DataFrame:
     return score_table([row for row in results["rows"] if row["part"] == "validation"])
 
 
-def test_table(results: Mapping[str, Any]) -> pd.DataFrame:
-    """All models on test clips, below the mean predictor."""
-    return score_table([row for row in results["rows"] if row["part"] == "test"])
+def tested_table(results: Mapping[str, Any]) -> pd.DataFrame:
+    """All models on the tested clips, below the mean predictor."""
+    return score_table([row for row in results["rows"] if row["part"] == results["tested"]])
 
 
 def score_points(results: Mapping[str, Any], part: str) -> pd.DataFrame:
@@ -138,9 +158,12 @@ def quarantine_table(quarantine: pd.DataFrame) -> pd.DataFrame:
     return table.set_axis(["Clip", "Part", "Reason", "What was found"], axis=1)
 
 
-def settings_table(settings: Mapping[str, Any]) -> pd.DataFrame:
-    """Resolved settings, one a line."""
-    return pd.DataFrame({"Parameter": list(settings), "Value": [str(value) for value in settings.values()]})
+def settings_table(trainings: Mapping[str, TrainingSettings]) -> pd.DataFrame:
+    """Resolved settings, one a line; of a blend, with a column a member."""
+    values = {member or "Value": settings.to_mapping() for member, settings in trainings.items()}
+    names = list(next(iter(values.values())))
+    columns = {member: [str(of_member[name]) for name in names] for member, of_member in values.items()}
+    return pd.DataFrame({"Parameter": names, **columns})
 
 
 def trials_table(trials: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,9 +29,10 @@ from valence_lib.batches import Batch, KeptClips, in_order_of_length, shuffled
 from valence_lib.errors import RunError, TrainingError
 from valence_lib.features import LogMel, Standardiser
 from valence_lib.files import write_json, written_whole
+from valence_lib.losses import LOSSES, mask
 from valence_lib.models import build_model
 from valence_lib.provenance import digest_of_content, environment, modules_reached
-from valence_lib.registry import model_entry
+from valence_lib.registry import modules_of
 from valence_lib.runs import (
     named,
     part_of,
@@ -64,6 +66,10 @@ class Material:
         """The rows of one part."""
         return np.flatnonzero(self.clips["part"].to_numpy() == part)
 
+    def divided(self, parts: NDArray[np.str_]) -> "Material":
+        """The same clips, each in the part that is given for it [shape=(clips,)]."""
+        return Material(self.store, self.clips.assign(part=parts))
+
     def digest(self) -> str:
         """SHA-256 of all that a training can see: which audio, which labels, which parts, which features."""
         columns = self.clips[["id", "digest", "part", "speaker", "valence"]]
@@ -80,6 +86,8 @@ def train(
     after_epoch: Callable[[Mapping[str, float]], object] | None = None,
 ) -> pd.DataFrame:
     """Train one model and leave a run in `folder`; where just this training was cut off there, go on with it.
+
+    A model with a method `fit(vectors, truth, speakers)` of its own is fitted by it in one step, in place of epochs.
 
     A training of the same material, settings and code that was finished there is not done again.
 
@@ -112,6 +120,12 @@ def train(
     first = loop.resume() + 1
     if first == 1:
         loop.begin()
+        if hasattr(loop.model, "fit"):
+            row = loop.fit_at_once()
+            if progress:
+                print(_line(row, 1))
+            loop.finish()
+            return pd.DataFrame(loop.history, columns=HISTORY)
     on_terminal = sys.stderr.isatty()
     in_lines = progress and not on_terminal
     label = f"{settings.model} {settings.preset} {settings.seed}"
@@ -141,28 +155,38 @@ class _Loop:
     def __init__(self, material: Material, settings: TrainingSettings, folder: Path, device: torch.device):
         self.material, self.settings, self.folder, self.device = material, settings, folder, device
         self.making = folder / UNDER_WAY_FOLDER  # what was there before stays whole until this training is
+        self.heard = material.store.of(settings.streams)
         self.train_rows, self.validation_rows = material.rows("train"), material.rows("validation")
         self.truth = torch.tensor(material.clips["valence"].to_numpy(np.float32))
         self.speakers = material.clips["speaker"].to_numpy(dtype=str)
         in_training = material.clips["part"].to_numpy() == "train"
         self.standardiser = Standardiser.fit(
-            settings.standardise, material.store, list(self.speakers), in_training
+            settings.standardise, self.heard, list(self.speakers), in_training
         )
-        self.model = build_model(settings.model, material.store.settings.n_mels).to(device)
-        self.optimiser = torch.optim.Adam(
-            self.model.parameters(),
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-        )
+        self.model = build_model(settings.model, self.heard.width).to(device)
+        if hasattr(self.model, "begin_at"):
+            mean = float(self.truth[self.train_rows].mean())
+            begin_at: Callable[[float], None] = self.model.begin_at  # type: ignore[assignment]
+            begin_at(mean)
+        self.averaged: dict[str, Tensor] = {}  # the mean of the last epochs' weights so far
         self.history: list[dict[str, float]] = []
         self.seconds = 0.0
         self.kept = KeptClips(self._read, device, _memory_for_clips(device))
 
+    @cached_property
+    def optimiser(self) -> torch.optim.Adam:
+        """Adam over the model's weights."""
+        return torch.optim.Adam(
+            self.model.parameters(),
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+
     def run_epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch, validate, and write what a resumption needs."""
         started = time.perf_counter()
-        settings, lengths = self.settings, self.material.store.lengths
+        settings, lengths = self.settings, self.heard.lengths
         reductions = (epoch - 1) // settings.learning_rate_period if settings.learning_rate_period else 0
         learning_rate = settings.learning_rate * settings.learning_rate_factor**reductions
         for group in self.optimiser.param_groups:
@@ -186,36 +210,85 @@ class _Loop:
             "epoch": epoch,
             "learning_rate": learning_rate,
             "training_mse": float(losses @ sizes.double() / sizes.sum()),
-            "validation_mse": self._validate(epoch),
         }
-        best = min((past["validation_mse"] for past in self.history), default=float("inf"))
+        begins = max(0, settings.epochs - settings.averaged_epochs) if settings.averaged_epochs else epoch
+        if epoch > begins:
+            self._average(epoch - begins)
+        with self._averaged_weights():
+            row["validation_mse"] = self._validate(epoch)
+            best = min((past["validation_mse"] for past in self.history), default=float("inf"))
+            only_last = bool(settings.averaged_epochs) or not len(self.validation_rows)
+            if epoch == settings.epochs if only_last else row["validation_mse"] < best:
+                save_best(self.making, self.model, self.standardiser)
         self.history.append(row)
-        if row["validation_mse"] < best:
-            save_best(self.making, self.model, self.standardiser)
         self.seconds += time.perf_counter() - started
         self._checkpoint(epoch)
         return row
 
+    def _average(self, count: int) -> None:
+        """Take the weights of this epoch into the mean, of which it is number `count`."""
+        for name, weights in self.model.state_dict().items():
+            before = self.averaged.get(name, torch.zeros_like(weights))
+            self.averaged[name] = before + (weights - before) / count
+
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        """Within this block, the model has the mean of the last epochs' weights, where they are averaged."""
+        if not self.averaged:
+            yield
+            return
+        own = {name: weights.clone() for name, weights in self.model.state_dict().items()}
+        self.model.load_state_dict(self.averaged)
+        yield
+        self.model.load_state_dict(own)
+
+    def fit_at_once(self) -> dict[str, float]:
+        """Fit a model that has a solution of its own, in place of epochs; one row of history."""
+        started = time.perf_counter()
+        rows = self.train_rows
+        heard = np.concatenate([self._read(int(row)) for row in rows])
+        truth = self.truth.numpy()[rows].astype(np.float64)
+        fit: Callable[..., object] = self.model.fit  # type: ignore[assignment]
+        fit(heard, truth, self.speakers[rows])
+        fitted = predict_batches(self.model, self.kept.load([rows]))
+        errors = np.array([fitted[row] for row in rows.tolist()]) - truth
+        row = {
+            "epoch": 1,
+            "learning_rate": 0.0,
+            "training_mse": float(np.mean(errors**2)),
+            "validation_mse": self._validate(1),
+        }
+        self.history.append(row)
+        save_best(self.making, self.model, self.standardiser)
+        self.seconds += time.perf_counter() - started
+        self._note_progress()
+        return row
+
     def _read(self, row: int) -> LogMel:
-        return self.standardiser.apply(self.material.store[row], self.speakers[row])
+        return self.standardiser.apply(self.heard[row], self.speakers[row])
 
     def _step(self, batch: Batch) -> Tensor:
-        """One step down the gradient; the loss before it stays on the device, which is not waited for."""
+        """One step down the gradient; the squared error before it stays on the device, which is not waited for."""
         self.optimiser.zero_grad(set_to_none=True)
         in_half = self.settings.precision == "bfloat16"
+        heard = batch.log_mel
+        if self.settings.mask_frames or self.settings.mask_columns:
+            heard = mask(heard, batch.lengths, self.settings.mask_frames, self.settings.mask_columns)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=in_half):
-            predictions = self.model(batch.log_mel, batch.lengths)
+            predictions = self.model(heard, batch.lengths).float()
         truth = self.truth[batch.rows].to(self.device, non_blocking=True)
-        loss = nn.functional.mse_loss(predictions.float(), truth)
+        loss: Tensor = LOSSES[self.settings.loss](predictions, truth)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_gradient_norm)
         self.optimiser.step()
-        return loss.detach()
+        # What is told of a training is its squared error, whatever it brings down.
+        return nn.functional.mse_loss(predictions.detach(), truth)
 
     def _validate(self, epoch: int) -> float:
-        batches = in_order_of_length(
-            self.validation_rows, self.material.store.lengths, self.settings.batch_size
-        )
+        """The MSE on the validation clips; NaN where there are none."""
+        if not len(self.validation_rows):
+            return float("nan")
+        batches = in_order_of_length(self.validation_rows, self.heard.lengths, self.settings.batch_size)
         by_row = predict_batches(self.model, self.kept.load(batches))
         predictions = np.array([by_row[row] for row in self.validation_rows.tolist()])
         if not np.isfinite(predictions).all():
@@ -229,20 +302,34 @@ class _Loop:
 
     def _checkpoint(self, epoch: int) -> None:
         """history.csv first: should a kill come between, the epoch is done again and its row replaced."""
+        self._note_progress()
+        tensors = {
+            **named("model", self.model.state_dict()),
+            **named("optimiser", self._optimiser_tensors()),
+            **named("averaged", self.averaged),
+        }
+        # One string alone: safetensors writes several in random order, and the bytes would differ.
+        metadata = {"digest": self.digest}
+        save_tensors(self.making / "last.safetensors", {**tensors, "epoch": torch.tensor(epoch)}, metadata)
+
+    def _note_progress(self) -> None:
         with written_whole(self.making / "history.csv") as path, path.open("w", newline="") as file:
             writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.history)
         write_json(self.making / "seconds.json", {"seconds": self.seconds, "device": str(self.device)})
-        tensors = {**named("model", self.model.state_dict()), **named("optimiser", self._optimiser_tensors())}
-        # One string alone: safetensors writes several in random order, and the bytes would differ.
-        metadata = {"digest": self.digest}
-        save_tensors(self.making / "last.safetensors", {**tensors, "epoch": torch.tensor(epoch)}, metadata)
 
     def begin(self) -> None:
         """Make room for a new training."""
         shutil.rmtree(self.making, ignore_errors=True)
-        save_settings(self.making, self.material.store.settings, self.settings, self.standardiser, self.model)
+        save_settings(
+            self.making,
+            self.material.store.settings,
+            self.settings,
+            self.standardiser,
+            self.model,
+            self.heard.width,
+        )
 
     def finish(self) -> None:
         """Put the finished training in the place of what was there; killed on the way, it is done once more."""
@@ -262,7 +349,7 @@ class _Loop:
     @cached_property
     def digest(self) -> str:
         """Of all that decides over this training: settings, clips, code, libraries and processor."""
-        code = modules_reached(["import valence_lib.training"], [model_entry(self.settings.model).module])
+        code = modules_reached(["import valence_lib.training"], modules_of(self.settings))
         return digest_of_content([self.settings.digest(), self.material.digest(), code, environment()])
 
     def resume(self) -> int:
@@ -284,6 +371,7 @@ class _Loop:
         if digest != self.digest:
             return 0  # another training's: this one starts anew
         self.model.load_state_dict(part_of(tensors, "model"))
+        self.averaged = part_of(tensors, "averaged")
         state = self.optimiser.state_dict()
         for name, tensor in part_of(tensors, "optimiser").items():
             number, key = name.split(".", 1)

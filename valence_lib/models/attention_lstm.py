@@ -1,0 +1,35 @@
+"""A recurrent layer read by attention; see `valence_lib.models` for how a model is called."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_packed_sequence
+
+from valence_lib.recurrence import LSTM, pack
+
+
+class AttentionLSTM(nn.Module):
+    """One bidirectional LSTM layer of 64 units, whose outputs are averaged with weights that it gives them itself, then linear.
+
+    A frame's weight is the softmax, over the clip's own frames, of a linear score of its output: Mirsamadi, Barsoum and Zhang
+    (2017), "Automatic speech emotion recognition using recurrent neural networks with local attention", ICASSP, 2227-2231.
+    """
+
+    def __init__(self, width: int = 128):
+        super().__init__()
+        self.lstm = LSTM(width, 64, bidirectional=True)
+        self.score = nn.Linear(128, 1)
+        self.dropout = nn.Dropout(0.2)
+        self.linear = nn.Linear(128, 1)
+
+    def begin_at(self, valence: float) -> None:
+        """Let an untrained model predict about this much."""
+        nn.init.constant_(self.linear.bias, valence)
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Valence of each clip, as `valence_lib.models` says."""
+        packed, _ = self.lstm(pack(frames, lengths))
+        outputs, _ = pad_packed_sequence(packed, batch_first=True)
+        own = torch.arange(outputs.shape[1], device=outputs.device) < lengths.to(outputs.device)[:, None]
+        weights = self.score(outputs)[:, :, 0].masked_fill(~own, -torch.inf).softmax(dim=1)
+        read = (outputs * weights[:, :, None]).sum(dim=1)
+        return self.linear(self.dropout(read))[:, 0]

@@ -1,0 +1,46 @@
+"""Support vector regression; see `valence_lib.models` for how a model is called."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn import svm
+from torch import Tensor
+
+from valence_lib.models.fitted import Array, Fitted, search
+
+
+class SVR(Fitted):
+    """Epsilon-support vector regression with a Gaussian kernel (Smola and Schölkopf 2004), on one row of numbers a clip.
+
+    scikit-learn fits it; the kernel's width and the cost of errors are chosen by cross-validation among the training clips.
+    """
+
+    support: Tensor
+    weight: Tensor
+    bias: Tensor
+    gamma: Tensor
+
+    def __init__(self, width: int = 128):
+        super().__init__()
+        self.register_buffer("support", torch.zeros(0, width))
+        self.register_buffer("weight", torch.zeros(0))
+        self.register_buffer("bias", torch.zeros(()))
+        self.register_buffer("gamma", torch.zeros(()))
+
+    def fit(self, vectors: Array, truth: Array, speakers: NDArray[np.str_]) -> None:
+        """Fit it to rows [shape=(clips, width)] that were brought to like scales, with their ratings."""
+        width = vectors.shape[1]
+        grid = {"C": (1.0, 3.0, 10.0), "gamma": (0.2 / width, 0.4 / width, 0.8 / width)}
+        fitted = search(svm.SVR(epsilon=0.1), grid, vectors, truth, speakers)
+        self._keep(
+            support=fitted.support_vectors_,
+            weight=fitted.dual_coef_[0],
+            bias=fitted.intercept_[0],
+            gamma=fitted.gamma,
+        )
+
+    def forward(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        """Valence of each clip, as `valence_lib.models` says; each clip is one row."""
+        vectors = self._vectors(rows)
+        distance = torch.cdist(vectors, self.support, compute_mode="donot_use_mm_for_euclid_dist")
+        return torch.exp(-self.gamma * distance**2) @ self.weight + self.bias
