@@ -22,6 +22,9 @@ ORDER = [
         "pickle_forms",
         "pickles",
         "waveforms",
+        "perturbing",
+        "signal_measures",
+        "occlusion",
         "corpora",
         "chunks",
         "mel_power",
@@ -56,6 +59,7 @@ ORDER = [
     *("figures", "architecture"),
     *(
         "tables",
+        "error_groups",
         "report",
         "results",
         "sentences",

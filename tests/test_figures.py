@@ -75,6 +75,36 @@ LOG_MEL = np.linspace(-80, 0, 12 * 8).reshape(12, 8)
 FREQUENCIES = np.geomspace(60, 3900, 8)
 # Starts, ends and valence of windows; the third and the fifth are silent.
 CURVE = ([0, 1, 2, 3, 4, 5], [4, 5, 6, 7, 8, 8.5], [3.0, 3.5, float("nan"), 5.5, float("nan"), 2.0])
+DIFFERENCES = pd.DataFrame(
+    {
+        "kind": ["sex"] * 2 + ["language"] * 2,
+        "label": ["F", "F", "da", "da"],
+        "metric": ["mse", "ccc"] * 2,
+        "difference": [-0.1, 0.05, 0.2, 0.0],
+        "low": [-0.2, -0.1, 0.1, -0.1],
+        "high": [-0.01, 0.2, 0.3, 0.1],
+        "verdict": ["better", "tie", "too small to say", "too small to say"],
+    }
+)
+SCALES = np.linspace(0, 2, 5)
+FRONTIER = pd.DataFrame(
+    {"scale": SCALES, "mse": 0.5 + (SCALES - 0.5) ** 2, "ccc": 0.6 - (SCALES - 1.5) ** 2 / 4}
+)
+CONDITIONS = pd.DataFrame(
+    {
+        "condition": ["as recorded"] * 2 + ["noise"] * 2,
+        "metric": ["mse", "ccc"] * 2,
+        "score": [0.4, 0.6, 0.5, 0.55],
+        "low": [0.3, 0.5, 0.4, 0.4],
+        "high": [0.5, 0.7, 0.6, 0.7],
+        "verdict": ["", "", "worse", "tie"],
+    }
+)
+BANDED = PREDICTIONS.assign(
+    low=PREDICTIONS["prediction"] - 0.8, high=PREDICTIONS["prediction"] + 0.8, speaker=["A", "B", "C"] * 40
+)
+CHANGE = np.array([[0.5, 0.0], [-0.25, 0.0], [0.0, 0.0]])
+OCCLUSION = (LOG_MEL, 8000, 512, FREQUENCIES, CHANGE, [0, 0.25, 0.5, 0.768], [0, 500, 4000])
 
 EVERY_FIGURE = {
     "waveform": lambda: figures.plot_waveform(np.sin(np.arange(8000) / 9), 8000),
@@ -89,6 +119,11 @@ EVERY_FIGURE = {
     "scores": lambda: figures.plot_scores(SCORES, 0.701, {"one rater": 0.36, "another": 0.37}),
     "sweep": lambda: figures.plot_sweep(TRIALS, 0.7),
     "valence_curve": lambda: figures.plot_valence_curve(*CURVE, 1, 5),
+    "differences": lambda: figures.plot_differences(DIFFERENCES, "the rest"),
+    "frontier": lambda: figures.plot_frontier(FRONTIER, (0.6, 0.5)),
+    "robustness": lambda: figures.plot_robustness(CONDITIONS),
+    "occlusion": lambda: figures.plot_occlusion(*OCCLUSION),
+    "prediction_intervals": lambda: figures.plot_prediction_intervals(BANDED, 0.9),
     "architecture": lambda: plot_architecture(build_model("CNN", 16), 16),
 }
 
@@ -325,6 +360,102 @@ def test_valence_curve_of_a_long_recording_is_in_minutes():
     assert ax.get_lines()[0].get_xdata()[30] == pytest.approx(62 / 60)
 
 
+def marks(ax):
+    """Place, value and fill of every single mark."""
+    return [
+        (drawn.get_ydata()[0], drawn.get_xdata()[0], drawn.get_markerfacecolor())
+        for drawn in ax.get_lines()
+        if drawn.get_marker() == "o"
+    ]
+
+
+def test_differences_stand_about_a_line_at_0_a_panel_a_metric():
+    figure = figures.plot_differences(DIFFERENCES, "the rest")
+    mse, ccc = figure.axes
+    assert mse.get_xlabel() == "MSE (squared rating points)" and ccc.get_xlabel() == "CCC"
+    assert [list(ax.get_lines()[0].get_xdata()) for ax in figure.axes] == [[0, 0], [0, 0]]
+    # Headings take the lines 0 and 2.
+    assert marks(mse) == [(1, -0.1, figures.GREEN), (3, 0.2, "white")]
+    assert marks(ccc) == [(1, 0.05, figures.GREY), (3, 0.0, "white")]
+    assert list(mse.get_lines()[1].get_xdata()) == [-0.2, -0.01]
+    assert [label.get_text() for label in mse.get_yticklabels()] == ["F", "da"]
+    assert texts(mse) == ["sex", "language"]
+    assert mse.get_title("left") == "Difference from the rest"
+    key = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert key == ["better", "tie", "too small to say"]
+
+
+def test_differences_without_metric_and_kind_are_of_the_mse_in_the_order_given():
+    plain = DIFFERENCES.iloc[[2, 0]].drop(columns=["metric", "kind"])
+    (ax,) = figures.plot_differences(plain, "the whole model").axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["da", "F"]
+    assert ax.get_xlabel() == "MSE (squared rating points)"
+
+
+def test_the_frontier_marks_both_optima_and_the_model_itself():
+    ax = figures.plot_frontier(FRONTIER, (0.6, 0.5)).axes[0]
+    curve, lowest, highest, own = ax.get_lines()
+    np.testing.assert_allclose(curve.get_xydata(), FRONTIER[["mse", "ccc"]])
+    assert lowest.get_xydata().tolist() == [[0.5, 0.35]]
+    assert highest.get_xydata().tolist() == [[1.5, 0.6]]
+    assert own.get_xydata().tolist() == [[0.6, 0.5]]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "lowest MSE (spread × 0.50)",
+        "highest CCC (spread × 1.50)",
+        "the model as it is",
+    ]
+    assert texts(ax) == ["× 0", "× 2"]
+
+
+def test_robustness_shows_each_condition_beside_the_first_ones_score():
+    figure = figures.plot_robustness(CONDITIONS)
+    mse, ccc = figure.axes
+    assert marks(mse) == [(0, 0.4, figures.BLACK), (1, 0.5, figures.VERMILION)]
+    assert marks(ccc) == [(0, 0.6, figures.BLACK), (1, 0.55, figures.GREY)]
+    assert [list(ax.get_lines()[0].get_xdata()) for ax in figure.axes] == [[0.4, 0.4], [0.6, 0.6]]
+    assert [label.get_text() for label in mse.get_yticklabels()] == ["as recorded", "noise"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["worse", "tie"]
+
+
+def test_occlusion_tints_the_tiles_that_lift_red_and_those_that_lower_blue():
+    ax, bar = figures.plot_occlusion(*OCCLUSION).axes
+    image = np.asarray(ax.get_images()[0].get_array())
+    assert image.shape == (8, 12 * 16, 3)
+    red, _, blue = np.moveaxis(image, -1, 0)
+    low = FREQUENCIES < 500
+    seconds = ((np.arange(192) + 0.5) / 16 - 0.5) * 0.064
+    first, second = seconds < 0.25, (seconds >= 0.25) & (seconds < 0.5)
+    assert (red > 2 * blue)[np.ix_(low, first)].all()
+    assert (blue > 1.1 * red)[np.ix_(low, second)].all()
+    np.testing.assert_allclose(red[~low], blue[~low], atol=0.01)  # no change: grey
+    np.testing.assert_allclose(red[:, seconds >= 0.5], blue[:, seconds >= 0.5], atol=0.01)
+    # The louder, the darker; LOG_MEL rises with time.
+    assert (np.diff(red[-1, ::16]) <= 0).all() and red[-1, 0] > 2 * red[-1, -1]
+    assert bar.get_ylim() == (-0.5, 0.5)
+    assert "rating points" in bar.get_ylabel()
+
+
+def test_an_occlusion_map_of_zeros_is_drawn():
+    _, bar = figures.plot_occlusion(*OCCLUSION[:4], 0 * CHANGE, *OCCLUSION[5:]).axes
+    assert bar.get_ylim() == (-1, 1)
+
+
+def test_prediction_intervals_are_sorted_and_counted_over_all_and_by_speaker():
+    left, right = figures.plot_prediction_intervals(BANDED, 0.9).axes
+    inside = (BANDED["truth"] - BANDED["prediction"]).abs() <= 0.8
+    assert left.get_title("left") == f"{inside.mean():.1%} of 120 clips inside"
+    curve = line(left, "prediction").get_ydata()
+    assert (np.diff(curve) >= 0).all() and len(curve) == 120
+    assert len(line(left, "rating inside").get_xdata()) == inside.sum()
+    assert len(line(left, "rating outside").get_xdata()) == (~inside).sum()
+    reference, points = right.get_lines()
+    assert list(reference.get_xdata()) == [0.9, 0.9]
+    shares = dict(zip([t.get_text() for t in right.get_yticklabels()], points.get_xdata(), strict=True))
+    assert shares == pytest.approx(inside.groupby(BANDED["speaker"]).mean().to_dict())
+    (alone,) = figures.plot_prediction_intervals(BANDED.assign(speaker=""), 0.9).axes
+    assert alone.get_title("left") == left.get_title("left")
+
+
 NAN = float("nan")
 BAD = {
     "waveform of two dimensions": (lambda: figures.plot_waveform(np.zeros((2, 2)), 8000), r"shape is \(2, 2\)"),
@@ -359,6 +490,20 @@ BAD = {
     "curve infinite": (lambda: figures.plot_valence_curve([0], [1], [np.inf], 1, 5), "valence is infinite"),
     "sweep diverged": (lambda: figures.plot_sweep(TRIALS[3:4], 0.7), "no rows"),
     "sweep column": (lambda: figures.plot_sweep(TRIALS.drop(columns="outcome"), 0.7), "no column outcome"),
+    "differences interval": (lambda: figures.plot_differences(DIFFERENCES.assign(low=9.0), "x"), "4 of 4 intervals end before"),
+    "differences verdict": (lambda: figures.plot_differences(DIFFERENCES.assign(verdict="good"), "x"), "verdict is 'good'; expected one of better"),
+    "differences metric": (lambda: figures.plot_differences(DIFFERENCES.assign(metric="mae"), "x"), "metric is 'mae'"),
+    "differences twice": (lambda: figures.plot_differences(DIFFERENCES.assign(label="F", kind="a"), "x"), "2 rows stand in the table twice"),
+    "differences column": (lambda: figures.plot_differences(DIFFERENCES[["label"]], "x"), "no column difference, low, high, verdict"),
+    "frontier NaN": (lambda: figures.plot_frontier(FRONTIER.assign(ccc=NAN), (0.6, 0.5)), "5 of 5 values of ccc"),
+    "frontier own": (lambda: figures.plot_frontier(FRONTIER, (NAN, 0.5)), "the model's own scores are"),
+    "robustness empty": (lambda: figures.plot_robustness(CONDITIONS.head(0)), "no rows"),
+    "robustness twice": (lambda: figures.plot_robustness(CONDITIONS.assign(condition="noise")), "2 rows stand in the table twice"),
+    "occlusion shapes": (lambda: figures.plot_occlusion(*OCCLUSION[:4], CHANGE.T, *OCCLUSION[5:]), r"change has the shape \(2, 3\)"),
+    "occlusion NaN": (lambda: figures.plot_occlusion(*OCCLUSION[:4], CHANGE * NAN, *OCCLUSION[5:]), "NaN or infinity"),
+    "occlusion order": (lambda: figures.plot_occlusion(*OCCLUSION[:5], [0, 2, 1, 3], [0, 1, 2]), "do not rise"),
+    "intervals order": (lambda: figures.plot_prediction_intervals(BANDED.assign(high=-9.0), 0.9), "120 of 120 intervals end before"),
+    "intervals coverage": (lambda: figures.plot_prediction_intervals(BANDED, 90), "coverage=90"),
     "scores empty": (lambda: figures.plot_scores(SCORES.head(0), 0.7), "no rows"),
     "scores rater": (lambda: figures.plot_scores(SCORES, 0.7, {"one rater": NAN}), "MSE of 'one rater' is nan"),
     "scores kinds": (

@@ -1,6 +1,7 @@
 """The report page in both editions, from one small notebook that really runs."""
 
 import base64
+import io
 import itertools
 import re
 import shutil
@@ -17,13 +18,15 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import nbclient
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from valence_lib import rendering
 from valence_lib.errors import NotebookError
-from valence_lib.rendering import figure, render_html, render_pdf, table
+from valence_lib.rendering import audio, figure, render_html, render_pdf, table
 
 TITLE = "Valence — a “small” report"
 
@@ -388,4 +391,58 @@ def test_columns_of_numbers_are_told_from_columns_of_text(shown, cells, kind):
 def test_table_refuses_what_would_get_lost(shown, frame, message):
     with pytest.raises(NotebookError, match=re.escape(message)):
         table(frame, "Table 1", "Scores.")
+    assert shown == []
+
+
+SWEEP = (0.3 * np.sin(2 * np.pi * np.cumsum(np.linspace(200, 1500, 12000)) / 8000)).astype(np.float32)
+LABEL = 'Clip "7" <a>: rated 4.0 & predicted 2.1'
+
+
+def test_recording_is_played_from_the_page_itself_and_named(shown, tmp_path):
+    audio(SWEEP, 8000, LABEL)
+    audio(SWEEP, 8000, LABEL)
+    (data, _), again = shown
+    assert again[0] == data  # the same bytes
+    assert data["text/plain"] == f"Recording: {LABEL}"
+    page = Elements(data["text/html"])
+    (player,) = page.all("audio")
+    assert "controls" in player and player["aria-label"] == LABEL
+    assert LABEL in page.text
+    kind, _, content = player["src"].partition(",")
+    assert kind == "data:audio/mpeg;base64"
+    assert len(content) < 12000  # 1.5 s
+    heard, rate = soundfile.read(io.BytesIO(base64.b64decode(content)))
+    assert rate == 16000
+    start = 1105  # the delay of coder and decoder
+    assert np.corrcoef(heard[start : start + 24000 : 2], SWEEP)[0, 1] > 0.99
+
+    path = written(tmp_path, html_cell(data["text/html"]), html_cell(data["text/html"]))
+    render_html(path, tmp_path / "report.html", TITLE)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert [found["src"] for found in Elements(html).all("audio")] == [player["src"]] * 2
+    assert "default-src 'none'; img-src data:; media-src data:;" in html
+    render_pdf(path, tmp_path / "report.pdf", TITLE)
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF-")
+
+
+def test_pdf_says_which_recording_is_missing():
+    html = f'<figure class="recording"><figcaption>{LABEL.replace("<", "&lt;").replace(">", "&gt;")}</figcaption><audio></audio></figure>'
+    typst = rendering._pandoc(f"``` {{=html}}\n{html}\n```", "typst", TITLE)
+    assert "Recording (Clip “7”" in typst or 'Recording (Clip "7"' in typst.replace("\\", "")
+    assert "to be heard in the HTML edition." in typst
+
+
+@pytest.mark.parametrize(
+    ("waveform", "label", "message"),
+    [
+        (SWEEP, " ", "The label of recording ' ' is ' '"),
+        (SWEEP[None], "A", r"float32 with the shape (1, 12000)"),
+        (SWEEP[:0], "A", "n_samples > 0"),
+        (np.zeros(9, np.int16), "A", "array of int16"),
+        (SWEEP * np.nan, "A", "expected finite floats"),
+    ],
+)
+def test_recording_that_cannot_be_played_or_named_is_refused(shown, waveform, label, message):
+    with pytest.raises(NotebookError, match=re.escape(message)):
+        audio(waveform, 8000, label)
     assert shown == []

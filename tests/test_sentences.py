@@ -1,9 +1,11 @@
 """Sentences: a tie is called a tie, a warning stands where it must, and figures are those of the rows."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from valence_lib import sentences
+from valence_lib.error_groups import TOO_SMALL, Disagreement
 from valence_lib.errors import RunError
 from valence_lib.registry import PRESETS
 
@@ -381,3 +383,70 @@ def test_worst_clips_by_direction_and_speaker():
     assert found.endswith("speaker A speaks 2 of them.")
     found = sentences.of_worst(_worst("", "", "", ""))
     assert found == "Of the 4 worst clips, 2 came out too high and 2 too low."
+
+
+def _conditions(**verdicts):
+    rows = [{"condition": "as recorded", "metric": "mse", "score": 0.4, "verdict": ""}]
+    rows += [{"condition": name, "metric": "mse", "score": 0.5, "verdict": v} for name, v in verdicts.items()]
+    change = {"difference": 0.1, "difference_low": 0.05, "difference_high": 0.15}
+    return pd.DataFrame(
+        [row | change for row in rows] + [rows[-1] | change | {"metric": "ccc", "verdict": "better"}]
+    )
+
+
+def test_conditions_that_hurt_are_told_from_ties():
+    found = sentences.robust(_conditions(noise="worse", telephone="tie", MP3="worse"))
+    assert found == (
+        "As recorded, the MSE is 0.400. Against that, in pairs of the same clips, it is **worse** with "
+        "noise (0.100 [0.050, 0.150]) and MP3 (0.100 [0.050, 0.150]); it differs by no more than luck (a **tie**) with "
+        "telephone (0.100 [0.050, 0.150])."
+    )
+    assert "is **better** with noise" in sentences.robust(_conditions(noise="better"))
+    found = sentences.robust(_conditions(noise="tie"))
+    assert "no condition changes it by more than luck: it is a tie with noise" in found
+    assert "worse" not in found
+
+
+def _differences(other="the rest", **verdicts):
+    row = {"other": other, "metric": "mse", "difference": 0.1, "low": 0.05, "high": 0.15}
+    return pd.DataFrame([row | {"group": group, "verdict": verdict} for group, verdict in verdicts.items()])
+
+
+def test_groups_that_are_predicted_worse_are_told_from_ties_and_from_the_too_small():
+    found = sentences.fair(_differences(joy="worse", anger="tie", fear=TOO_SMALL, calm="worse"), "emotion")
+    assert found == (
+        "By emotion and its MSE, joy (0.100 [0.050, 0.150]) and calm (0.100 [0.050, 0.150]) are predicted **worse** than "
+        "the rest; anger (0.100 [0.050, 0.150]) is tied with the rest; of fear against the rest there is too little to say: "
+        "fewer than 5 speakers or 50 clips on one side. Each interval stands alone: of twenty such, one excludes 0 by luck."
+    )
+
+
+def test_two_groups_are_held_against_each_other():
+    found = sentences.fair(_differences("M", F="better"), "sex")
+    assert found == "By sex and its MSE, F (0.100 [0.050, 0.150]) is predicted **better** than M."
+    assert "F (0.100 [0.050, 0.150]) is tied with M." in sentences.fair(_differences("M", F="tie"), "sex")
+
+
+def test_many_groups_too_small_are_counted_and_none_is_nothing_to_compare():
+    many = _differences(**{f"S{i}": TOO_SMALL for i in range(9)})
+    assert "of 9 of the 9 groups against the rest there is too little to say" in sentences.fair(
+        many, "speaker"
+    )
+    none = pd.DataFrame(columns=["metric"])
+    assert sentences.fair(none, "sex") == "By sex, there are not two groups to compare."
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.1, 0.3, "their mean errs **more** where they disagree"),
+        (-0.3, -0.1, "their mean errs **less** where they disagree"),
+        (-0.1, 0.3, "says **nothing** of the error of their mean"),
+    ],
+)
+def test_disagreement_is_a_warning_only_where_the_interval_says_so(low, high, said):
+    found = sentences.disagreeing(Disagreement(np.array([0.1, 0.2, 0.9]), np.zeros(3), 0.2, low, high), 4)
+    assert found.startswith(
+        "Over 3 clips, the predictions of 4 models have a standard deviation of 0.20 rating points"
+    )
+    assert said in found

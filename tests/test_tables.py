@@ -212,3 +212,65 @@ def test_worst_table_has_signed_errors():
     assert table["Error"].tolist() == ["−1.50", "0.25"]
     assert table["Speaker"].tolist() == ["S1", ""]
     assert table["Seconds"].tolist() == ["1.23", "2.00"]
+
+
+def _condition(name, metric, verdict):
+    nan = math.nan if verdict == "" else 0.0456
+    return {
+        "condition": name, "metric": metric, "score": 0.4004, "low": 0.3, "high": 0.5,
+        "difference": nan, "difference_low": nan, "difference_high": nan, "verdict": verdict,
+    }  # fmt: skip
+
+
+def test_robustness_has_a_line_a_condition_and_dashes_for_the_first():
+    rows = [_condition("clean", m, "") for m in ("mse", "ccc")] + [
+        _condition("noise", m, "tie") for m in ("mse", "ccc")
+    ]
+    found = tables.robustness_table(pd.DataFrame(rows))
+    assert found.to_dict("records") == [
+        {
+            "Condition": "clean", "MSE": "0.400 [0.300, 0.500]", "MSE difference": "–", "MSE verdict": "–",
+            "CCC": "0.400 [0.300, 0.500]", "CCC difference": "–", "CCC verdict": "–",
+        },
+        {
+            "Condition": "noise", "MSE": "0.400 [0.300, 0.500]", "MSE difference": "0.046 [0.046, 0.046]", "MSE verdict": "tie",
+            "CCC": "0.400 [0.300, 0.500]", "CCC difference": "0.046 [0.046, 0.046]", "CCC verdict": "tie",
+        },
+    ]  # fmt: skip
+
+
+def test_differences_say_who_is_held_against_whom_and_how_many_they_are():
+    row = {
+        "group": "F", "other": "M", "n": 1200, "other_n": 90, "speakers": 12, "other_speakers": 6, "score": 1.0,
+        "other_score": 1.1, "difference": -0.1, "low": -0.2, "high": 0.01, "verdict": "tie",
+    }  # fmt: skip
+    rows = [row | {"metric": metric} for metric in ("mse", "ccc", "bias")]
+    (found,) = tables.differences_table(pd.DataFrame(rows).assign(kind="sex")).to_dict("records")
+    assert list(found.values())[:5] == ["sex", "F", "M", "1,200 / 90", "12 / 6"]
+    assert list(found)[5:] == [
+        f"{m} {what}" for m in ("MSE", "CCC", "Bias") for what in ("difference", "verdict")
+    ]
+    assert found["Bias difference"] == "−0.100 [−0.200, 0.010]"
+    (found,) = tables.differences_table(
+        pd.DataFrame([rows[0] | {"speakers": 0, "other_speakers": 0}])
+    ).to_dict("records")
+    assert "By" not in found and found["Speakers"] == "–"
+
+
+def test_clips_of_most_disagreement_show_every_model():
+    clips = pd.DataFrame(
+        {"id": ["a"], "speaker": [None], "truth": [3.0], "spread": [0.456], "LSTM2": [2.0], "CNN": [4.0]}
+    )
+    found = tables.disagreement_table(clips, ["CNN", "LSTM2"])
+    assert list(found) == ["Clip", "Speaker", "True", "SD over models", "CNN", "LSTM2"]
+    assert found.iloc[0].tolist() == ["a", "", "3.00", "0.46", "4.00", "2.00"]
+
+
+def test_worst_clips_show_each_raters_rating_where_there_are_raters():
+    clips = pd.DataFrame(
+        {"id": ["a"], "speaker": ["S"], "truth": [2.25], "prediction": [3.0], "duration_seconds": [1.5]}
+    )
+    assert tables.worst_rated_table(clips).equals(tables.worst_table(clips))
+    found = tables.worst_rated_table(clips.assign(valence_a1=1.5, valence_a2=math.nan, valence_a3=3.0))
+    assert list(found)[2:5] == ["True", "Raters", "Predicted"]
+    assert found["Raters"].item() == "1.5, –, 3"

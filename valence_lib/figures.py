@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 from matplotlib.transforms import Transform
 from numpy.typing import NDArray
 
@@ -727,4 +729,301 @@ def plot_valence_curve(
         windows = f"{len(values):,} windows" if len(values) > 1 else "1 window"
         text = windows + (f", {without:,} of them silent or clipped (gaps)" if without else "")
         note(ax, 1, 1.04, text, ax.transAxes, ha="right")
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------
+# Differences, conditions and single clips
+# ---------------------------------------------------------------------------------------------------
+
+_METRICS = {
+    "mse": "MSE (squared rating points)",
+    "ccc": "CCC",
+    "bias": "Bias (rating points)",
+}
+_TOO_SMALL = "too small to say"
+_VERDICTS = {
+    "better": GREEN,
+    "worse": VERMILION,
+    "higher": BLUE,
+    "lower": PURPLE,
+    "tie": GREY,
+    _TOO_SMALL: GREY,
+    "": BLACK,  # of what the others are compared with
+}
+
+
+def plot_differences(differences: pd.DataFrame, reference: str) -> Figure:
+    """A forest plot: differences with their intervals about the line of no difference, a panel a metric.
+
+    For ablations, leakage and fairness alike. Rows stand in the order given, under their kind where there is one.
+    A mark's colour is the verdict's; hollow is what is too small to say.
+
+    Args:
+        differences: a row a mark, with the columns `label`, `difference`, `low`, `high` and `verdict` ("better",
+            "worse", "higher", "lower", "tie" or "too small to say"); where there are several, also `metric` ("mse",
+            "ccc" or "bias", in whose unit the numbers are; else "mse") and `kind`, under which rows are grouped.
+        reference: what each row is compared with, such as "the whole model".
+
+    Raises:
+        SettingsError: a column is missing, a number is NaN or infinite, an interval ends before it begins, a verdict
+            or metric is none of these, a row stands there twice, or no rows.
+    """
+    optional = tuple(name for name in ("metric", "kind") if name in differences)
+    _checked(differences, ("difference", "low", "high"), ("label", "verdict", *optional))
+    rows = differences.assign(
+        label=differences["label"].astype(str),
+        kind=differences["kind"].astype(str) if "kind" in differences else "",
+        metric=differences.get("metric", "mse"),
+    )
+    _check_verdicts(rows, ["kind", "label", "metric"])
+    metrics = [metric for metric in _METRICS if metric in set(rows["metric"])]
+    places: dict[tuple[str, str], int] = {}
+    headings: dict[str, int] = {}
+    for kind, of_kind in rows.groupby("kind", sort=False):
+        if kind:
+            headings[str(kind)] = len(places) + len(headings)
+        for label in of_kind["label"].unique():
+            places[str(kind), label] = len(places) + len(headings)
+    lines = len(places) + len(headings)
+    with drawing(WIDTH, 1.15 + 0.22 * lines, columns=len(metrics), sharey=True) as (figure, axes):
+        for ax, metric in zip(axes, metrics, strict=True):
+            ax.axvline(0, color=BLACK, linewidth=0.8, zorder=0)
+            for row in rows[rows["metric"] == metric].itertuples():
+                place = places[row.kind, row.label]
+                _mark_verdict(ax, place, row.difference, row.low, row.high, row.verdict)
+            _finish_panel(ax, metric, lines)
+        axes[0].set_yticks(list(places.values()), [label for _, label in places])
+        for heading, place in headings.items():
+            # Beside the labels of the rows, whose axis is the first panel's.
+            look = {"ha": "right", "weight": "bold", "fontsize": 9, "color": BLACK}
+            note(axes[0], -0.01, place, heading, axes[0].get_yaxis_transform(), **look)
+        axes[0].set_title(f"Difference from {reference}")
+        _add_verdicts(figure, rows["verdict"])
+    return figure
+
+
+def _check_verdicts(rows: pd.DataFrame, key: list[str]) -> None:
+    bad = int((rows["low"] > rows["high"]).sum())
+    require(bad == 0, f"{bad} of {len(rows)} intervals end before they begin", "low <= high")
+    for column, known in (("verdict", _VERDICTS), ("metric", _METRICS)):
+        unknown = sorted(set(rows[column]) - set(known))
+        require(not unknown, f"{column} is {', '.join(map(repr, unknown))}", f"one of {', '.join(known)}")
+    twice = int(rows.duplicated(key).sum())
+    require(twice == 0, f"{twice} rows stand in the table twice", f"one row a {' and '.join(key)}")
+
+
+def _mark_verdict(ax: Axes, place: int, value: float, low: float, high: float, verdict: str) -> None:
+    colour, hollow = _VERDICTS[verdict], verdict == _TOO_SMALL
+    ax.plot([low, high], [place, place], color=colour, linewidth=0.9 if hollow else 1.6)
+    fill = "white" if hollow else colour
+    ax.plot(value, place, marker="o", markersize=5.5, color=colour, markerfacecolor=fill)
+
+
+def _finish_panel(ax: Axes, metric: str, lines: int) -> None:
+    ax.set(ylim=(lines - 0.4, -0.6), xlabel=_METRICS[metric])
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.grid(axis="x")
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+
+
+def _add_verdicts(figure: Figure, verdicts: pd.Series[str]) -> None:
+    """The key of those verdicts that are found."""
+    handles = []
+    for verdict in (name for name in _VERDICTS if name and name in set(verdicts)):
+        colour = _VERDICTS[verdict]
+        fill = "white" if verdict == _TOO_SMALL else colour
+        mark: dict[str, Any] = {"marker": "o", "markersize": 5.5, "markerfacecolor": fill}
+        handles.append(Line2D([], [], label=verdict, color=colour, **mark))
+    if handles:
+        figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), handlelength=1.6)
+
+
+def plot_frontier(frontier: pd.DataFrame, own: tuple[float, float]) -> Figure:
+    """MSE and CCC of one model's predictions, shrunk to their mean or stretched from it, and its two optima.
+
+    Args:
+        frontier: a row a scale, with the columns `scale` (1 leaves the predictions' spread as it is), `mse` (squared
+            rating points) and `ccc`.
+        own: MSE and CCC of the predictions as they are, which need not lie on the frontier.
+
+    Raises:
+        SettingsError: a column is missing, a number is NaN or infinite, or no rows.
+    """
+    _checked(frontier, ("scale", "mse", "ccc"))
+    require(bool(np.isfinite(own).all()), f"the model's own scores are {own}", "finite numbers")
+    curve = frontier.sort_values("scale", kind="stable").reset_index(drop=True)
+    optima = {"lowest MSE": curve.loc[curve["mse"].idxmin()], "highest CCC": curve.loc[curve["ccc"].idxmax()]}
+    with drawing(5.2, 3.4) as (figure, (ax,)):
+        ax.plot(curve["mse"], curve["ccc"], color=GREY, linewidth=1.5, zorder=1)
+        for (name, best), colour, marker in zip(optima.items(), (BLUE, GREEN), "sD", strict=True):
+            look: dict[str, Any] = {"marker": marker, "markersize": 6, "color": colour, "linestyle": "none"}
+            ax.plot(best["mse"], best["ccc"], label=f"{name} (spread × {best['scale']:.2f})", **look)
+        ring: dict[str, Any] = {
+            "marker": "o",
+            "markersize": 11,
+            "markerfacecolor": "none",
+            "markeredgewidth": 1.8,
+        }
+        ax.plot(*own, color=VERMILION, linestyle="none", label="the model as it is", **ring)
+        for end in (0, len(curve) - 1):
+            place = curve["mse"][end], curve["ccc"][end]
+            small: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8, "color": GREY}
+            ax.annotate(f"× {curve['scale'][end]:g}", place, (5, -3), **small)
+        ax.margins(0.08)
+        ax.grid()
+        ax.set(xlabel=_SQUARED_ERROR, ylabel="CCC")
+        ax.legend(loc="best")
+    return figure
+
+
+def plot_robustness(conditions: pd.DataFrame) -> Figure:
+    """Scores with their intervals by condition, a panel a metric; a dashed line at the first condition's score.
+
+    A mark's colour is the verdict of the paired comparison with the first condition.
+
+    Args:
+        conditions: a row a condition and metric, with the columns `condition`, `metric` ("mse" or "ccc"), `score`,
+            `low`, `high`, and `verdict` ("better", "worse", "tie", and "" for the first condition), as
+            `error_groups.robustness` returns.
+
+    Raises:
+        SettingsError: a column is missing, a number is NaN or infinite, an interval ends before it begins, a metric
+            or verdict is none of these, a row stands there twice, or no rows.
+    """
+    _checked(conditions, ("score", "low", "high"), ("condition", "metric", "verdict"))
+    _check_verdicts(conditions, ["condition", "metric"])
+    names = [str(name) for name in conditions["condition"].unique()]
+    metrics = [metric for metric in _METRICS if metric in set(conditions["metric"])]
+    with drawing(WIDTH, 1.1 + 0.24 * len(names), columns=len(metrics), sharey=True) as (figure, axes):
+        for ax, metric in zip(axes, metrics, strict=True):
+            for row in conditions[conditions["metric"] == metric].itertuples():
+                place = names.index(str(row.condition))
+                if place == 0:
+                    ax.axvline(row.score, color=GREY, linewidth=1.2, linestyle="dashed", zorder=0)
+                _mark_verdict(ax, place, row.score, row.low, row.high, row.verdict)
+            _finish_panel(ax, metric, len(names))
+        axes[0].set_yticks(range(len(names)), names)
+        axes[0].set_title(f"Compared with: {names[0]}")
+        _add_verdicts(figure, conditions["verdict"])
+    return figure
+
+
+def plot_occlusion(
+    log_mel: NDArray[np.floating],
+    sample_rate: int,
+    hop_length: int,
+    frequencies: NDArray[np.floating],
+    change: NDArray[np.floating],
+    time_edges: NDArray[np.floating],
+    band_edges: NDArray[np.floating],
+) -> Figure:
+    """What a model heard in a clip: its log-mel spectrogram, dark where there is sound, tinted by tile.
+
+    Red tiles lift the prediction, blue ones lower it; white ones do not matter.
+
+    Args:
+        log_mel, sample_rate, hop_length, frequencies: as `plot_log_mel` takes them.
+        change [shape=(time tiles, bands)]: what each tile adds to the prediction, rating points.
+        time_edges [shape=(time tiles + 1,)]: seconds, rising.
+        band_edges [shape=(bands + 1,)]: Hz, rising.
+
+    Raises:
+        SettingsError: shapes that disagree, or a value that is NaN, infinite or out of order.
+    """
+    log_mel, frequencies = np.asarray(log_mel, np.float64), np.asarray(frequencies, np.float64)
+    change, times, bands = (np.asarray(given, np.float64) for given in (change, time_edges, band_edges))
+    require(
+        log_mel.ndim == 2 and log_mel.size > 0 and frequencies.shape == log_mel.shape[1:],
+        f"log_mel has the shape {log_mel.shape} and frequencies {frequencies.shape}",
+        "(frames, n_mels) and (n_mels,)",
+    )
+    require(
+        change.ndim == 2 and change.size > 0 and change.shape == (len(times) - 1, len(bands) - 1),
+        f"change has the shape {change.shape}, time_edges {times.shape} and band_edges {bands.shape}",
+        "(tiles, bands), (tiles + 1,) and (bands + 1,)",
+    )
+    finite = np.isfinite(log_mel).all() and np.isfinite(change).all()
+    require(bool(finite), "log_mel or change holds NaN or infinity", "finite numbers")
+    rising = all((np.diff(places) > 0).all() for places in (frequencies, times, bands))
+    require(rising, "frequencies or edges are NaN or do not rise", "rising numbers")
+    frames, n_mels = log_mel.shape
+    hop = hop_length / sample_rate
+    # Sound as darkness, the range of 60 dB below the loudest; tinted by multiplication, so that silence keeps the hue.
+    lightness = 1 - 0.75 * np.clip((log_mel - log_mel.max() + 60) / 60, 0, 1)
+    limit = float(np.abs(change).max()) or 1.0
+    scale = Normalize(-limit, limit)
+    # A frame lasts longer than the tiles' edges are sharp: a few columns each.
+    columns = (np.arange(frames * 16) + 0.5) / 16 - 0.5
+    tile_of_column = np.clip(np.searchsorted(times, columns * hop, "right") - 1, 0, len(times) - 2)
+    tile_of_band = np.clip(np.searchsorted(bands, frequencies, "right") - 1, 0, len(bands) - 2)
+    ticks = [hz for hz in (125, 250, 500, 1000, 2000, 4000) if frequencies[0] <= hz <= frequencies[-1]]
+    with drawing(WIDTH, 2.7) as (figure, (ax,)):
+        colours = plt.get_cmap("RdBu_r")
+        tint = colours(scale(change[tile_of_column[:, None], tile_of_band]))[..., :3]
+        ax.imshow(
+            (tint * np.repeat(lightness, 16, axis=0)[..., None]).transpose(1, 0, 2),
+            origin="lower",
+            aspect="auto",
+            interpolation="nearest",
+            extent=(-hop / 2, (frames - 0.5) * hop, -0.5, n_mels - 0.5),
+        )
+        rows = np.interp(bands[1:-1], frequencies, np.arange(n_mels))
+        ax.hlines(rows, *ax.get_xlim(), color="white", linewidth=0.4)
+        ax.vlines(times[1:-1], *ax.get_ylim(), color="white", linewidth=0.4)
+        ax.set_yticks(np.interp(ticks, frequencies, np.arange(n_mels)), [f"{hz:,}" for hz in ticks])
+        ax.set(xlabel="Time (s)", ylabel="Mel band's centre (Hz)")
+        bar = figure.colorbar(ScalarMappable(scale, colours), ax=ax, pad=0.015, aspect=16)
+        bar.set_label("Lifts the prediction by\n(rating points)")
+        bar.outline.set_visible(False)
+    return figure
+
+
+def plot_prediction_intervals(predictions: pd.DataFrame, coverage: float) -> Figure:
+    """Single clips' prediction intervals beside their ratings, and, where speakers are named, coverage by speaker.
+
+    Args:
+        predictions: a row a clip, with the columns `truth`, `prediction`, `low` and `high` (rating points), and,
+            for the second panel, `speaker`.
+        coverage: the share of ratings that the intervals are meant to hold, such as 0.9.
+
+    Raises:
+        SettingsError: a column is missing, a number is NaN or infinite, an interval ends before it begins, the
+            coverage is none, or no rows.
+    """
+    _checked(predictions, ("truth", "prediction", "low", "high"))
+    bad = int((predictions["low"] > predictions["high"]).sum())
+    require(bad == 0, f"{bad} of {len(predictions)} intervals end before they begin", "low <= high")
+    require(0 < coverage < 1, f"coverage={coverage}", "a share between 0 and 1")
+    rows = predictions.sort_values("prediction", kind="stable").reset_index(drop=True)
+    inside = rows["truth"].between(rows["low"], rows["high"])
+    named = "speaker" in rows and (rows["speaker"].astype(str) != "").all()
+    panels: dict[str, Any] = {"columns": 2, "width_ratios": (2, 1)} if named else {}
+    with drawing(WIDTH, 3.3, **panels) as (figure, axes):
+        ax, place = axes[0], rows.index.to_numpy()
+        ax.fill_between(place, rows["low"], rows["high"], step="mid", color=SKY, alpha=0.35, linewidth=0)
+        ax.plot(place, rows["prediction"], color=BLUE, linewidth=1.5, label="prediction")
+        look: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 2.4, "markeredgewidth": 0}
+        ax.plot(place[inside], rows["truth"][inside], color=BLACK, alpha=0.6, label="rating inside", **look)
+        outside = look | {"markersize": 3}
+        ax.plot(place[~inside], rows["truth"][~inside], color=VERMILION, label="rating outside", **outside)
+        ax.set(xlabel="Clips, by prediction", ylabel="Valence (rating points)", xlim=(-1, len(rows)))
+        ax.set_title(f"{inside.mean():.1%} of {_clips(len(rows))} inside")
+        ax.yaxis.set_major_locator(MaxNLocator(9, integer=True))
+        ax.grid(axis="y")
+        if named:
+            right = axes[1]
+            by_speaker = inside.groupby(rows["speaker"].astype(str)).mean().sort_values(kind="stable")
+            right.axvline(coverage, color=GREY, linewidth=1.2, linestyle="dashed", zorder=0)
+            right.plot(
+                by_speaker, range(len(by_speaker)), color=BLUE, linestyle="none", marker="o", markersize=4.5
+            )
+            shown = by_speaker.index if len(by_speaker) <= 24 else []
+            right.set_yticks(range(len(shown)), list(shown))
+            right.xaxis.set_major_formatter(PercentFormatter(1, 0))
+            right.set(xlim=(min(0.5, float(by_speaker.min()) - 0.03), 1.03), xlabel="Ratings inside")
+            right.set_title("By speaker")
+            right.grid(axis="x")
+        figure.legend(loc="outside upper center", ncols=3)
     return figure

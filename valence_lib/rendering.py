@@ -1,6 +1,6 @@
 """One executed notebook becomes a report page: HTML and PDF, both from the same saved outputs.
 
-Inside a notebook, `figure`, `table` and `prose` show results together with what a page needs of them:
+Inside a notebook, `figure`, `table`, `audio` and `prose` show results together with what a page needs of them:
 a number, a caption, alternative text. Afterwards `render_html` and `render_pdf` lay the notebook out.
 
     notebook ─► Markdown (nbconvert, index.md.j2) ─┬► HTML (pandoc, page.html, style.css)
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from nbformat import NotebookNode
 
+    from valence_lib.waveforms import Waveform
+
 REPORT_TITLE = "Predicting emotional valence from speech"
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -58,6 +60,9 @@ MARKDOWN = (
 
 FIGURE_DPI = 200
 CSS_PIXELS_PER_INCH = 96
+
+_MP3_RATE = 16000  # Hz: the lowest of MPEG-2; 8000 Hz are of the unofficial MPEG-2.5
+_MP3_LEVEL = (160 - 32) / (160 - 8)  # what libsndfile makes 32 kbit/s of, on its way from 160 down to 8
 
 # "0.51 [0.48, 0.54]", "−0.3", "1e-3", "31 s"
 NUMBER = re.compile(r"[<>≤≥≈±+\-−–]?\s?\.?\d[\d\s.,%±×+\-−–()\[\]*†‡eE]*(?:\s[a-zA-Zµ]{1,3})?")
@@ -147,6 +152,46 @@ def table(frame: pd.DataFrame, number: str, caption: str, note: str = "", folder
     )
     plain = f"{number}. {caption}\n{frame.to_string(index=False)}\n{note}".rstrip()
     display({"text/html": html, "text/plain": plain}, raw=True)
+
+
+def audio(waveform: Waveform, sample_rate: int, label: str) -> None:
+    """Show a clip in a notebook, to be played there and in the HTML edition; the PDF has a remark in its place.
+
+    The clip is embedded as MP3 at 32 kbit/s and 16 kHz, about 5 kB a second: a page may hold some tens of short
+    ones. Every browser plays that, where older ones do without Opus, and MP3 of 8 kHz is no part of the standard;
+    and its bytes are the same each time, which those of an Ogg file are not, whose serial numbers are random.
+
+    Args:
+        waveform [shape=(n_samples,)]: in [-1, 1].
+        sample_rate: Hz, any.
+        label: in plain words what is heard; shown above the player, and read out by a screen reader.
+
+    Raises:
+        NotebookError: an empty label, or a waveform that is not one of finite floats.
+    """
+    import numpy as np
+    import soundfile
+
+    from valence_lib.waveforms import resample
+
+    _require(f"recording {label!r}", label=label)
+    samples = np.asarray(waveform)
+    if samples.ndim != 1 or samples.size == 0 or samples.dtype.kind != "f" or not np.isfinite(samples).all():
+        raise NotebookError(
+            f"Recording {label!r} is an array of {samples.dtype} with the shape {samples.shape}; expected finite "
+            "floats with the shape (n_samples,), n_samples > 0."
+        )
+    file = BytesIO()
+    heard = resample(samples.astype(np.float32), sample_rate, _MP3_RATE)
+    soundfile.write(
+        file, heard, _MP3_RATE, format="MP3", bitrate_mode="CONSTANT", compression_level=_MP3_LEVEL
+    )
+    address = f"data:audio/mpeg;base64,{b64encode(file.getvalue()).decode()}"
+    html = (
+        f'<figure class="recording"><figcaption>{escape(label)}</figcaption>'
+        f'<audio controls aria-label="{escape(label)}" src="{address}"></audio></figure>'
+    )
+    display({"text/html": html, "text/plain": f"Recording: {label}"}, raw=True)
 
 
 def prose(markdown: str) -> None:

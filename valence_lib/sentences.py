@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from valence_lib.error_groups import REST, SMALLEST_CLIPS, SMALLEST_SPEAKERS, TOO_SMALL, Disagreement
 from valence_lib.errors import RunError
 from valence_lib.registry import MODELS, NETWORKS
 from valence_lib.report import row_of
@@ -308,3 +310,86 @@ def of_worst(worst: Sequence[Mapping[str, Any]]) -> str:
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def robust(conditions: pd.DataFrame) -> str:
+    """Under which conditions the error grows by more than luck; takes what `error_groups.robustness` returns."""
+    of_mse = conditions[conditions["metric"] == "mse"]
+    first, *others = of_mse.to_dict("records")
+    groups: dict[str, list[str]] = {"worse": [], "tie": [], "better": []}
+    for row in others:
+        change = with_interval(row["difference"], [row["difference_low"], row["difference_high"]])
+        groups[row["verdict"]].append(f"{row['condition']} ({change})")
+    words = {
+        "worse": "is **worse** with",
+        "tie": "differs by no more than luck (a **tie**) with",
+        "better": "is **better** with",
+    }
+    parts = [f"{words[verdict]} {_listed(found)}" for verdict, found in groups.items() if found]
+    if not groups["worse"] and not groups["better"]:
+        return (
+            f"{_capitalised(first['condition'])}, the MSE is {rounded(first['score'])}; no condition changes it by more "
+            f"than luck: it is a tie with {_listed(groups['tie'])}."
+        )
+    return (
+        f"{_capitalised(first['condition'])}, the MSE is {rounded(first['score'])}. Against that, in pairs of the same "
+        f"clips, it {'; it '.join(parts)}."
+    )
+
+
+def fair(differences: pd.DataFrame, name: str) -> str:
+    """Which groups are predicted worse or better, by the MSE, and which are too small to say.
+
+    Takes what `error_groups.score_differences` returns, and what the groups are called.
+    """
+    rows = differences[differences["metric"] == "mse"].to_dict("records")
+    if not rows:
+        return f"By {name}, there are not two groups to compare."
+    told: dict[str, list[str]] = {"worse": [], "better": [], "tie": [], TOO_SMALL: []}
+    for row in rows:
+        change = with_interval(row["difference"], [row["low"], row["high"]])
+        told[row["verdict"]].append(
+            row["group"] if row["verdict"] == TOO_SMALL else f"{row['group']} ({change})"
+        )
+    if len(told[TOO_SMALL]) > 6:  # speakers, say
+        told[TOO_SMALL] = [f"{len(told[TOO_SMALL])} of the {len(rows)} groups"]
+    two = len(rows) == 1
+    against = rows[0]["other"] if two else REST
+    words = {
+        "worse": f"{{}} {{}} predicted **worse** than {against}",
+        "better": f"{{}} {{}} predicted **better** than {against}",
+        "tie": f"{{}} {{}} tied with {against}",
+        TOO_SMALL: f"of {{}} against {against} there is too little to say: fewer than {SMALLEST_SPEAKERS} speakers or "
+        f"{SMALLEST_CLIPS} clips on one side",
+    }
+    parts = []
+    for verdict, groups in told.items():
+        if groups:
+            verb = "is" if len(groups) == 1 else "are"
+            parts.append(words[verdict].format(_listed(groups), verb))
+    luck = (
+        " Each interval stands alone: of twenty such, one excludes 0 by luck."
+        if len(rows) > 2 and (told["worse"] or told["better"])
+        else ""
+    )
+    return f"By {name} and its MSE, {'; '.join(parts)}.{luck}"
+
+
+def disagreeing(found: Disagreement, models: int) -> str:
+    """Whether the models' mean errs more where they disagree; takes what `error_groups.disagreement` returns."""
+    r = with_interval(found.spearman_r, [found.low, found.high])
+    figures = (
+        f"Over {len(found.spread):,} clips, the predictions of {models} models have a standard deviation of "
+        f"{rounded(float(np.median(found.spread)), 2)} rating points in the median clip"
+    )
+    if found.low > 0:
+        verdict = "their mean errs **more** where they disagree, so that disagreement is a warning"
+    elif found.high < 0:
+        verdict = "their mean errs **less** where they disagree"
+    else:
+        verdict = "whether they disagree says **nothing** of the error of their mean that luck could not"
+    return f"{figures}; {verdict} (Spearman r {r})."
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from valence_lib.corpora import RATER_COLUMN
 from valence_lib.provenance import digest_of_content
 
 if TYPE_CHECKING:
@@ -227,3 +228,64 @@ def provenance_table(records: Mapping[str, Record]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(lines)
+
+
+def robustness_table(conditions: pd.DataFrame) -> pd.DataFrame:
+    """Scores by condition and how they differ from the first one's; takes what `error_groups.robustness` returns."""
+    lines: dict[str, dict[str, str]] = {}
+    for row in conditions.to_dict("records"):
+        line = lines.setdefault(row["condition"], {"Condition": row["condition"]})
+        title = METRIC_TITLES[row["metric"]]
+        line[title] = with_interval(row["score"], [row["low"], row["high"]])
+        change = with_interval(row["difference"], [row["difference_low"], row["difference_high"]])
+        line[f"{title} difference"] = change if row["verdict"] else "–"
+        line[f"{title} verdict"] = row["verdict"] or "–"
+    return pd.DataFrame(list(lines.values()))
+
+
+def differences_table(differences: pd.DataFrame) -> pd.DataFrame:
+    """Score differences between groups, one line a group; takes what `error_groups.score_differences` returns.
+
+    With a column `kind`, what the groups are stands first.
+    """
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for row in differences.to_dict("records"):
+        kind = row.get("kind", "")
+        line = lines.setdefault((kind, row["group"]), {"By": kind} if kind else {})
+        line |= {"Group": row["group"], "Against": row["other"]}
+        line["Clips"] = f"{row['n']:,} / {row['other_n']:,}"
+        speakers = row["speakers"], row["other_speakers"]
+        line["Speakers"] = f"{speakers[0]:,} / {speakers[1]:,}" if any(speakers) else "–"
+        title = METRIC_TITLES.get(row["metric"], "Bias")
+        line[f"{title} difference"] = with_interval(row["difference"], [row["low"], row["high"]])
+        line[f"{title} verdict"] = row["verdict"]
+    return pd.DataFrame(list(lines.values()))
+
+
+def disagreement_table(clips: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """Single clips and what each model predicts for them.
+
+    Args:
+        clips: a row a clip, in the order to be shown, with id, speaker, truth, spread (standard deviation over the
+            models), and a column of predictions a model.
+        models: the names of those columns.
+    """
+    table = {
+        "Clip": clips["id"],
+        "Speaker": clips["speaker"].fillna(""),
+        "True": [rounded(value, 2) for value in clips["truth"]],
+        "SD over models": [rounded(value, 2) for value in clips["spread"]],
+    }
+    table |= {model: [rounded(value, 2) for value in clips[model]] for model in models}
+    return pd.DataFrame(table)
+
+
+def worst_rated_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """`worst_table` with every rater's rating beside their mean, where the corpus has them (valence_a1, ...)."""
+    table = worst_table(predictions)
+    columns = [column for column in map(str, predictions) if RATER_COLUMN.fullmatch(column)]
+    if columns:
+        ratings = predictions[columns].itertuples(index=False, name=None)
+        texts = [", ".join("–" if pd.isna(r) else f"{r:g}" for r in clip) for clip in ratings]
+        table.insert(list(table).index("True") + 1, "Raters", texts)
+    return table

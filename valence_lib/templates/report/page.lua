@@ -75,7 +75,9 @@ local function expand_html(text)
     return pandoc.RawBlock("html", text)
   end
   if text:find("<audio", 1, true) then
-    return pandoc.Para { pandoc.Emph { pandoc.Str "Recording: to be heard in the HTML edition." } }
+    local label = text:match('<figure class="recording"><figcaption>([^<]*)</figcaption>')
+    local what = label and "Recording (" .. pandoc.utils.stringify(pandoc.read(label, "html")) .. ")" or "Recording"
+    return pandoc.Para { pandoc.Emph { pandoc.Str(what .. ": to be heard in the HTML edition.") } }
   end
   return pandoc.read(text, "html").blocks
 end
