@@ -1,0 +1,82 @@
+"""Calibration: slopes, the frontier and its optima, and prediction intervals, by hand, by library and by simulation."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from valence_lib.calibration import calibrate, coverage, frontier, half_width, intervals_of_clips, optima
+from valence_lib.errors import SettingsError
+
+RNG = np.random.default_rng(0)
+TRUTH = RNG.uniform(1, 5, 400)
+PREDICTION = 2 + 0.4 * (TRUTH - 3) + RNG.normal(0, 0.5, 400)
+
+
+def test_slopes_are_scipys():
+    found = calibrate(TRUTH, PREDICTION)
+    fitted = stats.linregress(PREDICTION, TRUTH)
+    assert (found["slope"], found["intercept"]) == pytest.approx((fitted.slope, fitted.intercept))
+    assert found["kept"] == pytest.approx(stats.linregress(TRUTH, PREDICTION).slope)
+    assert found["bias"] == pytest.approx(np.mean(PREDICTION - TRUTH))
+
+
+def test_a_constant_has_no_slope():
+    assert calibrate([1, 2, 3], [2, 2, 2]) == {"slope": 0.0, "intercept": 2.0, "kept": 0.0, "bias": 0.0}
+
+
+def test_the_optima_are_those_of_the_frontier():
+    curve, best = frontier(TRUTH, PREDICTION), optima(TRUTH, PREDICTION)
+    assert best["mse"]["mse"] <= curve["mse"].min()
+    assert best["ccc"]["ccc"] >= curve["ccc"].max()
+    step = curve["scale"][1] - curve["scale"][0]
+    assert best["mse"]["scale"] == pytest.approx(curve["scale"][curve["mse"].idxmin()], abs=step)
+    assert best["ccc"]["scale"] == pytest.approx(curve["scale"][curve["ccc"].idxmax()], abs=step)
+
+
+def test_predictions_that_go_the_wrong_way_are_best_at_their_mean():
+    best = optima(TRUTH, 6 - TRUTH)
+    assert best["mse"]["scale"] == best["ccc"]["scale"] == 0
+
+
+def test_the_half_width_by_hand():
+    errors = [-4.0, 1.0, 2.0, -3.0, 0.0, 5.0, 6.0, 7.0, 8.0]
+    assert half_width(errors, 0.5) == 4.0  # rank 5 of nine
+    assert half_width(errors, 0.9) == 8.0  # rank 9
+    with pytest.raises(
+        SettingsError, match="9 held-out clips are too few for an interval of 95 %; expected at least 19"
+    ):
+        half_width(errors, 0.95)
+    with pytest.raises(SettingsError, match="interval of 900 % was asked for"):
+        half_width(errors, 9.0)
+
+
+def test_no_speaker_s_interval_comes_from_their_own_clips():
+    speaker = np.repeat(list("ABCD"), 100)
+    before = intervals_of_clips(TRUTH, PREDICTION, speaker)
+    worse = np.where(speaker == "A", PREDICTION + 3, PREDICTION)
+    after = intervals_of_clips(TRUTH, worse, speaker)
+    assert (after[:100] == before[:100]).all()
+    assert (after[100:] > before[100:]).all()
+
+
+def test_coverage_counts_what_is_held():
+    speaker = np.repeat(list("ABCD"), 100)
+    found = coverage(TRUTH, PREDICTION, speaker)
+    halves = intervals_of_clips(TRUTH, PREDICTION, speaker)
+    assert found["coverage"] == np.mean(np.abs(PREDICTION - TRUTH) <= halves)
+    assert found["width"] == pytest.approx(2 * halves.mean())
+    assert found["interval"][0] < found["coverage"] < found["interval"][1] <= 1
+
+
+def test_new_speakers_are_held_as_often_as_said():
+    # Speakers differ in what they are off by, and in how widely they scatter.
+    def errors(generator, speakers, clips):
+        scatter = 0.6 * np.exp(generator.normal(0, 0.2, speakers))
+        return generator.normal(generator.normal(0, 0.25, speakers), scatter, (clips, speakers))
+
+    held = []
+    for seed in range(400):
+        generator = np.random.default_rng(seed)
+        reach = half_width(errors(generator, 18, 45).ravel())
+        held.append((np.abs(errors(generator, 20, 45)) <= reach).mean())
+    assert 0.87 <= np.mean(held) <= 0.93

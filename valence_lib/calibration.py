@@ -1,0 +1,142 @@
+"""Whether predictions are as far apart as the ratings are, and how far off a single one may be."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from valence_lib.errors import SettingsError
+from valence_lib.evaluation import Resampling, interval
+from valence_lib.metrics import METRICS, validate
+
+Array = NDArray[np.float64]
+INTERVAL = 0.9  # the share of clips that a prediction interval is to hold
+_SCALES = np.linspace(0, 2.5, 51)
+
+
+def calibrate(truth: ArrayLike, prediction: ArrayLike) -> dict[str, float]:
+    """How predictions and ratings lie to each other.
+
+    Returns:
+        {"slope", "intercept": of the regression of ratings on predictions, 1 and 0 where a predicted difference is worth what
+        it says; "kept": the slope of predictions on ratings, the share of the ratings' differences that predictions keep;
+        "bias": mean of prediction minus rating}. Slopes are 0 where there is nothing to regress on.
+    """
+    y, p = validate(truth, prediction)
+    covariance = float(np.mean((y - y.mean()) * (p - p.mean())))
+    slope = covariance / float(p.var()) if np.ptp(p) > 0 else 0.0
+    kept = covariance / float(y.var()) if np.ptp(y) > 0 else 0.0
+    return {
+        "slope": slope,
+        "intercept": float(y.mean() - slope * p.mean()),
+        "kept": kept,
+        "bias": float(np.mean(p - y)),
+    }
+
+
+def frontier(truth: ArrayLike, prediction: ArrayLike) -> pd.DataFrame:
+    """MSE and CCC of predictions that are shrunk towards their mean, or stretched from it: mean + scale (prediction - mean).
+
+    Returns:
+        Rows scale, mse, ccc: scales from 0 (the mean) to 2.5, 1 being the predictions as they are.
+    """
+    y, p = validate(truth, prediction)
+    moved = [p.mean() + scale * (p - p.mean()) for scale in _SCALES]
+    scores = {name: [METRICS[name](y, values) for values in moved] for name in ("mse", "ccc")}
+    return pd.DataFrame({"scale": _SCALES, **scores})
+
+
+def optima(truth: ArrayLike, prediction: ArrayLike) -> dict[str, dict[str, float]]:
+    """The scales of `frontier` at which MSE is lowest and CCC highest on these very clips, which no model knows beforehand.
+
+    With bias b, covariance c and variances v, MSE = v_y + s^2 v_p - 2 s c + b^2 is lowest at s = c / v_p, and CCC = 2 s c /
+    (v_y + s^2 v_p + b^2) is highest at s = sqrt((v_y + b^2) / v_p), where c is above 0; else both are best at 0.
+
+    Returns:
+        {"mse": {"scale", "mse", "ccc"}, "ccc": {"scale", "mse", "ccc"}}.
+    """
+    y, p = validate(truth, prediction)
+    covariance = float(np.mean((y - y.mean()) * (p - p.mean())))
+    scales = {"mse": 0.0, "ccc": 0.0}
+    if covariance > 0:
+        of_squares = float(y.var() + (y.mean() - p.mean()) ** 2)
+        scales = {"mse": covariance / float(p.var()), "ccc": math.sqrt(of_squares / float(p.var()))}
+    found = {}
+    for name, scale in scales.items():
+        moved = p.mean() + scale * (p - p.mean())
+        found[name] = {"scale": scale, "mse": METRICS["mse"](y, moved), "ccc": METRICS["ccc"](y, moved)}
+    return found
+
+
+def half_width(errors: ArrayLike, confidence: float = INTERVAL) -> float:
+    """How far a prediction interval reaches to either side, from errors of clips that were held out, in rating points.
+
+    Split-conformal prediction (Lei et al. 2018, "Distribution-free predictive inference for regression", JASA 113,
+    1094-1111): the absolute error of rank ceil((n + 1) confidence) among n. It holds its share of clips of speakers like
+    those of the errors, on average over speakers (Dunn, Wasserman and Ramdas 2023, JASA 118, 2491-2502, who call it pooling); a
+    single speaker may be held more or less often.
+
+    Args:
+        errors [shape=(n,)]: prediction minus rating.
+
+    Raises:
+        SettingsError: too few errors for such a share, or a share that is none.
+    """
+    absolute = np.sort(np.abs(np.asarray(errors, np.float64)))
+    if not 0 < confidence < 1:
+        raise SettingsError(
+            f"an interval of {100 * confidence:g} % was asked for; expected more than 0 and less than 100, such as 90."
+        )
+    rank = math.ceil((len(absolute) + 1) * confidence)
+    if rank > len(absolute):
+        raise SettingsError(
+            f"{len(absolute)} held-out clips are too few for an interval of {100 * confidence:g} %; expected at least "
+            f"{math.ceil(confidence / (1 - confidence))}. Ask for a smaller share."
+        )
+    return float(absolute[rank - 1])
+
+
+def intervals_of_clips(
+    truth: ArrayLike, prediction: ArrayLike, groups: ArrayLike, confidence: float = INTERVAL
+) -> Array:
+    """Half the width of each clip's prediction interval [shape=(n,)], from the errors of all other groups' clips.
+
+    Args:
+        groups [shape=(n,)]: the speaker of each clip, or a name of its own for each; two or more.
+    """
+    y, p = validate(truth, prediction)
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) == len(y):
+        # Without the one largest error or another: of many, that changes nothing that could be seen.
+        return np.full(len(y), half_width(p - y, confidence))
+    by_group = np.array([half_width((p - y)[group != number], confidence) for number in range(len(names))])
+    return by_group[group]
+
+
+def coverage(
+    truth: ArrayLike, prediction: ArrayLike, groups: ArrayLike, confidence: float = INTERVAL
+) -> dict[str, Any]:
+    """How many clips their prediction intervals hold, each made without the clip's own group.
+
+    Returns:
+        {"confidence", "coverage": the share held, "interval": its 95 % interval over groups, "width": mean of the intervals,
+        rating points, "half_width": of a new clip's, from all errors, "n"}.
+    """
+    y, p = validate(truth, prediction)
+    halves = intervals_of_clips(y, p, groups, confidence)
+    held = (np.abs(p - y) <= halves).astype(np.float64)
+    resampling = Resampling(groups)
+    # The mean of what is held, as the squared error of predicting 0 for it.
+    resampled = resampling.scores("mse", held, np.zeros(len(held)))
+    share = float(held.mean())
+    low, high = interval(share, resampled, resampling.n_groups)
+    return {
+        "confidence": confidence,
+        "coverage": share,
+        "interval": [max(0.0, low), min(1.0, high)],
+        "width": float(2 * halves.mean()),
+        "half_width": half_width(p - y, confidence),
+        "n": len(y),
+    }
