@@ -205,7 +205,7 @@ def test_a_tuned_model_is_held_against_itself_untuned(preprocessed):
     errors = {("LSTM2", "default"): 0.1, ("CNN", "default"): 0.5, ("CNN", "tuned"): 0.3, ("CNN", "seed"): 0.6}
     runs = [write_run(preprocessed, *key, 0, error) for key, error in errors.items()]
     tuning = {"model": "CNN", "trials": 20, "clips": digest_of(preprocessed / "preprocess" / "clips.csv")}
-    results, _ = collect_results(preprocessed, runs, tuning)
+    results, _ = collect_results(preprocessed, runs, tuning=tuning)
     assert results["tuning"] == tuning
     assert "tuning" not in collect_results(preprocessed, runs)[0]
     pairs = [
@@ -215,7 +215,7 @@ def test_a_tuned_model_is_held_against_itself_untuned(preprocessed):
     assert pairs.count(("CNN", "tuned", "CNN", "seed")) == 1
     assert len(pairs) == len(set(pairs))
     with pytest.raises(RunError, match="chosen on other clips, or on another division"):
-        collect_results(preprocessed, runs, tuning | {"clips": "0" * 64})
+        collect_results(preprocessed, runs, tuning=tuning | {"clips": "0" * 64})
 
 
 def test_an_unfinished_run_is_named(preprocessed):

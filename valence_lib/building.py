@@ -228,6 +228,7 @@ def _request_file(
     return asdict(request) | {
         "corpus": corpus_seen_from_project(request.corpus, root),
         "runs": request.runs(),
+        "designs": request.designs(),
         "time_limit": time_limit,
         "jobs": {job.name: {"job": asdict(job), "made_of": job.made_of(root)} for job in steps},
     }

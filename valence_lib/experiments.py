@@ -35,12 +35,14 @@ def run_experiment(
     preset: str,
     seed: int,
     progress: bool = True,
+    validated: bool = True,
     **changes: object,
 ) -> pd.DataFrame:
     """Train a model, or all members of a blend, on every division; what was finished in `folder` is not done again.
 
     Args:
         folder: of the run.
+        validated: of settings that `refit`, do both trainings; False leaves out the one without the validation clips.
         changes: of the training's settings, as `registry.training_settings` takes them.
 
     Returns:
@@ -56,9 +58,10 @@ def run_experiment(
             if progress and (division or member):
                 print(place.relative_to(folder).as_posix())
             if settings.refit:
-                history = train(divided, settings, place / VALIDATED, device, progress)
-                both = np.where(parts == "validation", "train", parts)
-                train(material.divided(both), settings, place, device, progress=False)
+                both = material.divided(np.where(parts == "validation", "train", parts))
+                history = train(both, settings, place, device, progress=False)
+                if validated:
+                    history = train(divided, settings, place / VALIDATED, device, progress)
             else:
                 history = train(divided, settings, place, device, progress)
             histories.append(history.assign(fold=division, member=member))
@@ -81,8 +84,13 @@ class _Chosen:
         return [heard[int(row)] for row in self._rows]
 
 
-def predict_held_out(material: Material, divisions: Divisions, folder: Path) -> pd.DataFrame:
+def predict_held_out(
+    material: Material, divisions: Divisions, folder: Path, validated: bool = True
+) -> pd.DataFrame:
     """What a run predicts for the clips that it was not trained on, one row a clip, part and fold.
+
+    Args:
+        validated: predict the validation clips too, which a run that was trained without `validated` has heard.
 
     Returns:
         Columns id, part, fold, speaker, duration_seconds, truth (NaN where there is no rating) and prediction. In
@@ -91,7 +99,7 @@ def predict_held_out(material: Material, divisions: Divisions, folder: Path) -> 
     """
     frames = []
     for division, parts in divisions.items():
-        for validates in (True, False):
+        for validates in (True, False) if validated else (False,):
             rows = np.flatnonzero(np.isin(parts, ["validation"] if validates else ["test", "unlabelled"]))
             if not len(rows):
                 continue

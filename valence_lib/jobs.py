@@ -1,6 +1,6 @@
 """What a report is to be made of, and the jobs that make it: which notebook, with which parameters, from which code.
 
-    preprocess ─► one job a training ─► compare ─► error_analysis ─► report ─► render
+    preprocess ─► one job a run ─► one a design of the leakage meter ─► compare ─► error_analysis ─► report ─► render
 
 Which files a job reads and leaves stands in workflow/Snakefile; what it is made of beside those files, here.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from valence_lib.cells import code_of, complete_parameters, text_of
+from valence_lib.divisions import DESIGNS
 from valence_lib.errors import RunError, SettingsError, unknown_name
 from valence_lib.files import digest_of
 from valence_lib.provenance import (
@@ -200,6 +201,11 @@ class Request:
                 found[f"{model}-{preset}-{seed}"] = run | ({"changes": changes} if changes else {})
         return found
 
+    def designs(self) -> list[str]:
+        """The designs of the leakage meter that need trainings of their own."""
+        own = "speaker" if self.protocol == "cv" and self.names_speakers else ""
+        return [design for design in DESIGNS if design != own]
+
     def _rows(self) -> list[tuple[str, str]]:
         """The models and presets of which a report's tables have a row, in their order."""
         first = "default" if self.preset == "best" else self.preset
@@ -237,7 +243,8 @@ class Request:
         heard = {
             name for settings in of_run.values() for each in settings for name in streams_named(each.streams)
         }
-        streams = sorted(heard - {"log_mel"})
+        # Where no speakers are named, the leakage meter tells voices apart.
+        streams = sorted(heard - {"log_mel"} | (set() if self.names_speakers else {"voice"}))
         preprocess = Job(
             "preprocess",
             "notebooks/1_preprocess.ipynb",
@@ -267,11 +274,23 @@ class Request:
             )
             for name, run in self.runs().items()
         ]
+        runs = {"runs": list(self.runs())}
+        every_module = tuple(sorted({module for job in experiments for module in job.modules}))
+        meters = [
+            Job(
+                f"leakage-{design}",
+                "notebooks/leakage.ipynb",
+                f"leakage/{design}/leakage.ipynb",
+                report | runs | common | {"design": design, "folds": self.folds},
+                modules=every_module,  # which of them is chosen is known once they are trained
+            )
+            for design in self.designs()
+        ]
         compare = Job(
             "compare",
             "notebooks/3_compare.ipynb",
             "notebooks/3_compare.ipynb",
-            report | {"runs": list(self.runs())} | tuned,
+            report | runs | {"designs": self.designs()} | tuned,
         )
         errors = Job(
             "error_analysis", "notebooks/4_error_analysis.ipynb", "notebooks/4_error_analysis.ipynb", report
@@ -290,7 +309,7 @@ class Request:
             "report.html",
             data=("valence_lib/templates/report",),
         )
-        return [preprocess, *experiments, compare, errors, write_up, render]
+        return [preprocess, *experiments, *meters, compare, errors, write_up, render]
 
     def workers(self, trials: int, minutes: float, count: int) -> list[Job]:
         """The jobs of a sweep: `count` workers at one study, whose budget is `trials` or `minutes`.

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from valence_lib.calibration import calibrate, coverage, optima
 from valence_lib.errors import RunError
 from valence_lib.evaluation import Resampling, compare, corrected, groups_of, score
 from valence_lib.files import digest_of
+from valence_lib.leakage import measure
 from valence_lib.metrics import METRICS
 from valence_lib.protocols import OUT_OF_FOLD, VALIDATED, Divisions
 from valence_lib.report import load_divisions, load_frame, load_json, run_name
@@ -50,7 +52,9 @@ class _Scored:
         self.ids = held_out["id"]
         self.truth = held_out["truth"].to_numpy(np.float64)
         self.constant = [held_out["mean"].to_numpy(np.float64)]
-        self.resampling = Resampling(groups_of(held_out)[0])
+        self.clips = held_out
+        self.groups = groups_of(held_out)[0]
+        self.resampling = Resampling(self.groups)
         self.predictions: dict[Key, dict[int, np.ndarray]] = {}
 
     def add(self, key: Key, seed: int, frame: pd.DataFrame) -> None:
@@ -93,12 +97,33 @@ class _Scored:
         )
 
 
+def choose(folder: Path, runs: Sequence[str]) -> dict[str, str]:
+    """The model, preset and run that a report goes on with: see `_choose`.
+
+    Raises:
+        RunError: one of the runs is not finished.
+    """
+    scores: dict[tuple[Key, str], dict[int, float]] = {}
+    for run in runs:
+        training = load_json(folder / "runs" / run / "settings.json")["training"]
+        frame = load_frame(folder / "runs" / run / "predictions.csv")
+        held_out = frame[frame["part"] == "validation"]
+        key = (training["model"], training["preset"]), training["standardise"]
+        mse = METRICS["mse"](held_out["truth"], held_out["prediction"])
+        scores.setdefault(key, {})[training["seed"]] = mse
+    return _choose(scores)
+
+
 def collect_results(
-    folder: Path, runs: Sequence[str], tuning: Mapping[str, Any] | None = None
+    folder: Path,
+    runs: Sequence[str],
+    designs: Sequence[str] = (),
+    tuning: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """The content of results.json and of seconds.json, from the runs' folders.
 
     Args:
+        designs: of the leakage meter, which lie in leakage/.
         tuning: content of sweep/best.json, where the tuned preset is among the runs.
 
     Raises:
@@ -111,7 +136,8 @@ def collect_results(
         )
     corpus = load_json(folder / "preprocess" / "corpus.json")
     clips = load_frame(folder / "preprocess" / "clips.csv")
-    held_out = held_out_clips(clips, load_divisions(folder))
+    divisions = load_divisions(folder)
+    held_out = held_out_clips(clips, divisions)
     scored = {part: _Scored(part, of_part) for part, of_part in held_out.items()}
     settings: dict[Key, dict[str, Any]] = {}
     seconds: dict[str, list[float]] = {}
@@ -133,13 +159,19 @@ def collect_results(
         ]
     ]
     tested = scored[list(scored)[-1]]
-    chosen = _choose(rows)
+    chosen = choose(folder, runs)
+    key = chosen["model"], chosen["preset"]
+    own = tested.predictions[key][int(chosen["run"].rpartition("-")[2])]
     results = {key: value for key, value in corpus.items() if key != "features"} | {
         "protocol": corpus["split"]["protocol"],
         "tested": tested.part,
         "resampled": groups_of(held_out[tested.part])[1],
         "chosen": chosen,
-        "comparisons": _comparisons(tested, (chosen["model"], chosen["preset"]), settings),
+        "comparisons": _comparisons(tested, key, settings),
+        "seeds_compared": _seeds_compared(tested, key),
+        "calibration": calibrate(tested.truth, own) | {"optima": optima(tested.truth, own)},
+        "intervals_coverage": coverage(tested.truth, own, tested.groups),
+        "leakage": measure(folder / "leakage", designs, _by_speaker(corpus, tested, own, divisions)),
         "rows": rows,
     }
     if tuning:
@@ -155,22 +187,45 @@ def _seconds(run: Path) -> float:
     return sum(float(load_json(each / "seconds.json")["seconds"]) for each in (run, first) if each.is_dir())
 
 
-def _choose(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The model and preset with the lowest validation MSE, and its run with the lowest.
+def _choose(scores: Mapping[tuple[Key, str], Mapping[int, float]]) -> dict[str, str]:
+    """The model and preset with the lowest validation MSE, averaged over seeds, and its run with the lowest.
 
     What is standardised by speaker needs other clips of whoever is to be predicted: it is chosen only where the report has
     nothing else but raw decibels.
+
+    Args:
+        scores: validation MSE by seed, of each model and preset with its way to standardise.
     """
-    candidates = [row for row in rows if row["part"] == "validation" and row["seeds"]]
-    for_anyone = [row for row in candidates if row["standardise"] not in ("speaker", "none")]
-    if for_anyone:
-        candidates = [row for row in candidates if row["standardise"] != "speaker"]
-    best = min(candidates, key=lambda row: row["mse"])
-    seed = min(best["by_seed"]["mse"], key=best["by_seed"]["mse"].get)
-    return {
-        "model": best["model"],
-        "preset": best["preset"],
-        "run": run_name(best["model"], best["preset"], int(seed)),
+    if any(standardise not in ("speaker", "none") for _, standardise in scores):
+        scores = {key: by_seed for key, by_seed in scores.items() if key[1] != "speaker"}
+    ((model, preset), _), by_seed = min(scores.items(), key=lambda one: np.mean(list(one[1].values())))
+    seed = min(by_seed, key=lambda seed: by_seed[seed])
+    return {"model": model, "preset": preset, "run": run_name(model, preset, seed)}
+
+
+def _by_speaker(
+    corpus: Mapping[str, Any], tested: _Scored, own: np.ndarray, divisions: Divisions
+) -> pd.DataFrame | None:
+    """The chosen run's predictions, where the report's own folds are those of the leakage meter's design "speaker"."""
+    if corpus["split"]["protocol"] != "cv" or corpus["split"]["by"] != "speaker":
+        return None
+    frame = tested.clips[["id", "speaker", "truth"]].assign(prediction=own)
+    # Of models that are fitted again, validation clips are trained on too: as in the other designs.
+    frame.attrs["trained"] = np.mean(
+        [np.isin(parts, ["train", "validation"]).sum() for parts in divisions.values()]
+    )
+    return frame
+
+
+def _seeds_compared(tested: _Scored, key: Key) -> dict[str, Any] | None:
+    """The first two seeds of a model against each other, by MSE and CCC: what luck in training alone makes."""
+    by_seed = tested.predictions[key]
+    if len(by_seed) < 2:
+        return None
+    (first, own), (second, other), *_ = by_seed.items()
+    return {"seeds": [first, second]} | {
+        metric: vars(compare(metric, tested.truth, [own], [other], tested.resampling))
+        for metric in ("mse", "ccc")
     }
 
 
