@@ -45,6 +45,7 @@ OTHER_VALUES: dict[type, dict[str, Any]] = {
         "weight_decay": 1e-4,
         "max_gradient_norm": 2.0,
         "loss": "ccc",
+        "side_weight": 0.3,
         "mask_frames": 5,
         "mask_columns": 6,
         "averaged_epochs": 3,

@@ -1,5 +1,6 @@
 """Training: it learns, repeats itself byte for byte, goes on after a kill as if there had been none, and stops at NaN."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -379,11 +380,13 @@ def test_material_digest_sees_all_that_training_can_see(material, store_folder):
         ("speaker", "S9"),
         ("id", "renamed"),
         ("digest", "0" * 64),
+        ("arousal", "2.5"),
+        ("emotion", "joy"),
     ):
         clips = material.clips.copy()
         clips.loc[0, column] = value
         digests.add(Material(material.store, clips).digest())
-    assert len(digests) == 6
+    assert len(digests) == 8
     assert make_material(store_folder).digest() == material.digest()
     assert material.rows("validation").tolist() == list(range(48, 64))
 
@@ -407,3 +410,89 @@ def test_products_in_half_precision_learn_nearly_the_same(material, tmp_path, mo
     assert (half["validation_mse"] != exact["validation_mse"]).all()
     weights = load_file(tmp_path / "bfloat16" / "best.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+# What our own networks are trained with
+
+
+OURS = {"loss": "mse+ccc", "mask_frames": 4, "mask_columns": 2, "averaged_epochs": 3, "side_weight": 0.3}
+
+
+@pytest.fixture(scope="module")
+def labelled(material):
+    """The toy corpus with an arousal, which falls as valence rises, and two emotions."""
+    valence = material.clips["valence"]
+    emotion = np.where(valence > 3, "joy", "anger")
+    return Material(material.store, material.clips.assign(arousal=(6 - valence).astype(str), emotion=emotion))
+
+
+@pytest.mark.parametrize("model", ["AttentionLSTM", "CNNLSTM"])
+def test_with_all_that_ours_are_trained_with_an_interrupted_training_goes_on_undisturbed(
+    labelled, tmp_path, model
+):
+    settings = _settings(model, **OURS)
+    history = _train(labelled, tmp_path / "undisturbed", settings)
+    epochs = []
+
+    def interrupt(row):
+        epochs.append(row["epoch"])
+        if row["epoch"] == 4:  # one epoch after the weights began to be averaged
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(labelled, settings, tmp_path / "cut off", CPU, False, interrupt)
+    again = train(labelled, settings, tmp_path / "cut off", CPU, False, interrupt)
+    assert epochs == [1, 2, 3, 4, 5]
+    pd.testing.assert_frame_equal(again, history)
+    assert _bytes(tmp_path / "cut off") == _bytes(tmp_path / "undisturbed")
+
+
+def test_side_tasks_teach_the_model_and_are_left_out_of_the_run(labelled, tmp_path):
+    settings = _settings("AttentionLSTM", epochs=2)
+    alone = _train(labelled, tmp_path / "alone", settings)
+    beside = _train(labelled, tmp_path / "beside", dataclasses.replace(settings, side_weight=1.0))
+    assert (alone["training_mse"] != beside["training_mse"]).all()
+    tensors = [load_file(tmp_path / name / "best.safetensors") for name in ("alone", "beside")]
+    assert tensors[0].keys() == tensors[1].keys()
+
+
+def test_test_labels_of_side_tasks_change_no_weight(labelled, tmp_path):
+    settings, weights = _settings("AttentionLSTM", epochs=2, **{**OURS, "averaged_epochs": 0}), []
+    clips = labelled.clips.copy()
+    clips.loc[clips["part"] != "train", ["arousal", "emotion"]] = ["1.0", "disgust"]
+    for name, material in (("true", labelled), ("poisoned", Material(labelled.store, clips))):
+        _train(material, tmp_path / name, settings)
+        weights.append((tmp_path / name / "best.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_side_tasks_need_a_model_that_can_learn_them(labelled, tmp_path):
+    with pytest.raises(SettingsError, match=r"side_weight=0.5 was given, but CNN has no method 'read'"):
+        _train(labelled, tmp_path, _settings("CNN", side_weight=0.5))
+
+
+def test_the_kept_weights_are_the_mean_of_the_last_epochs(material, tmp_path):
+    copies = []
+
+    def copy(_):
+        path = tmp_path / f"{len(copies)}.safetensors"
+        shutil.copyfile(tmp_path / "run" / ".training" / "last.safetensors", path)
+        copies.append(load_file(path))
+
+    settings = _settings("AttentionLSTM", averaged_epochs=3)
+    train(material, settings, tmp_path / "run", CPU, False, copy)
+    kept = load_file(tmp_path / "run" / "best.safetensors")
+    for name in (name for name in kept if name.startswith("model.")):
+        expected = torch.stack([tensors[name] for tensors in copies[-3:]]).mean(0)
+        torch.testing.assert_close(kept[name], expected, atol=1e-6, rtol=1e-6)
+
+
+def test_nothing_is_hidden_in_validation(material, tmp_path):
+    # Masks as wide as the clip: training sees little, and what it is validated on is whole.
+    history = _train(material, tmp_path, _settings("AttentionLSTM", mask_frames=50, mask_columns=8))
+    rows = material.rows("validation")
+    predictions = Run.load(tmp_path).predict(
+        [material.store.of("log_mel")[row] for row in rows], [""] * len(rows)
+    )
+    mse = np.mean((predictions - material.clips["valence"].to_numpy()[rows]) ** 2)
+    assert mse == pytest.approx(history["validation_mse"].min(), rel=1e-5)

@@ -114,6 +114,7 @@ class TrainingSettings(_Settings):
     weight_decay: float = 0.0  # L2 regularisation, as Adam adds it to the gradient
     max_gradient_norm: float = 1.0  # longer gradients of a batch are scaled down to this Euclidean norm
     loss: str = "mse"  # what each step brings down; see LOSSES
+    side_weight: float = 0.0  # of the losses of `side_tasks` beside it; 0 leaves them out
     mask_frames: int = (
         0  # the longest stretch of time that is hidden from the model in training, two of them a clip
     )
@@ -136,7 +137,7 @@ class TrainingSettings(_Settings):
             _require(getattr(self, name) > 0, name, getattr(self, name), "a number above 0")
         for name in (
             *("seed", "learning_rate_period", "weight_decay"),
-            *("mask_frames", "mask_columns", "averaged_epochs"),
+            *("side_weight", "mask_frames", "mask_columns", "averaged_epochs"),
         ):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         if self.loss not in LOSSES:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from valence_lib.batches import Batch, KeptClips, in_order_of_length, shuffled
-from valence_lib.errors import RunError, TrainingError
+from valence_lib.errors import RunError, SettingsError, TrainingError
 from valence_lib.features import LogMel, Standardiser
 from valence_lib.files import write_json, written_whole
 from valence_lib.losses import LOSSES, mask
@@ -43,6 +43,7 @@ from valence_lib.runs import (
     save_tensors,
 )
 from valence_lib.settings import TrainingSettings
+from valence_lib.side_tasks import CATEGORIES, RATINGS, SideTasks
 from valence_lib.store import FeatureStore
 
 UNDER_WAY_FOLDER = ".training"  # in a run's folder, as long as a training is not finished
@@ -72,7 +73,8 @@ class Material:
 
     def digest(self) -> str:
         """SHA-256 of all that a training can see: which audio, which labels, which parts, which features."""
-        columns = self.clips[["id", "digest", "part", "speaker", "valence"]]
+        seen = ["id", "digest", "part", "speaker", "valence", *RATINGS, *CATEGORIES]
+        columns = self.clips[[name for name in seen if name in self.clips]]
         text = self.store.settings.digest() + columns.to_csv(index=False, lineterminator="\n")
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -168,16 +170,34 @@ class _Loop:
             mean = float(self.truth[self.train_rows].mean())
             begin_at: Callable[[float], None] = self.model.begin_at  # type: ignore[assignment]
             begin_at(mean)
+        self.side_tasks = self._side_tasks()
         self.averaged: dict[str, Tensor] = {}  # the mean of the last epochs' weights so far
         self.history: list[dict[str, float]] = []
         self.seconds = 0.0
         self.kept = KeptClips(self._read, device, _memory_for_clips(device))
 
+    def _side_tasks(self) -> SideTasks | None:
+        if not self.settings.side_weight:
+            return None
+        if not hasattr(self.model, "read"):
+            raise SettingsError(
+                f"side_weight={self.settings.side_weight:g} was given, but {self.settings.model} has no method 'read' "
+                "that side tasks could learn from; use side_weight=0, or a model that has one, such as AttentionLSTM."
+            )
+        size = self.model.linear.in_features  # type: ignore[union-attr]
+        return SideTasks(self.material.clips, self.train_rows, size).to(self.device)  # type: ignore[arg-type]
+
+    @property
+    def learned(self) -> list[nn.Parameter]:
+        """All that the training adjusts."""
+        of_tasks = [] if self.side_tasks is None else list(self.side_tasks.parameters())
+        return [*self.model.parameters(), *of_tasks]
+
     @cached_property
     def optimiser(self) -> torch.optim.Adam:
-        """Adam over the model's weights."""
+        """Adam over all weights."""
         return torch.optim.Adam(
-            self.model.parameters(),
+            self.learned,
             lr=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),
@@ -275,11 +295,17 @@ class _Loop:
         if self.settings.mask_frames or self.settings.mask_columns:
             heard = mask(heard, batch.lengths, self.settings.mask_frames, self.settings.mask_columns)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=in_half):
-            predictions = self.model(heard, batch.lengths).float()
+            if self.side_tasks is None:
+                predictions = self.model(heard, batch.lengths).float()
+            else:
+                read = self.model.read(heard, batch.lengths)  # type: ignore[operator]
+                predictions = self.model.linear(read)[:, 0].float()  # type: ignore[operator]
         truth = self.truth[batch.rows].to(self.device, non_blocking=True)
         loss: Tensor = LOSSES[self.settings.loss](predictions, truth)
+        if self.side_tasks is not None:
+            loss = loss + self.settings.side_weight * self.side_tasks.loss(read.float(), batch.rows)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_gradient_norm)
+        nn.utils.clip_grad_norm_(self.learned, self.settings.max_gradient_norm)
         self.optimiser.step()
         # What is told of a training is its squared error, whatever it brings down.
         return nn.functional.mse_loss(predictions.detach(), truth)
@@ -307,6 +333,7 @@ class _Loop:
             **named("model", self.model.state_dict()),
             **named("optimiser", self._optimiser_tensors()),
             **named("averaged", self.averaged),
+            **named("side_tasks", {} if self.side_tasks is None else self.side_tasks.state_dict()),
         }
         # One string alone: safetensors writes several in random order, and the bytes would differ.
         metadata = {"digest": self.digest}
@@ -372,6 +399,8 @@ class _Loop:
             return 0  # another training's: this one starts anew
         self.model.load_state_dict(part_of(tensors, "model"))
         self.averaged = part_of(tensors, "averaged")
+        if self.side_tasks is not None:
+            self.side_tasks.load_state_dict(part_of(tensors, "side_tasks"))
         state = self.optimiser.state_dict()
         for name, tensor in part_of(tensors, "optimiser").items():
             number, key = name.split(".", 1)

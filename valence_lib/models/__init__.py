@@ -12,7 +12,8 @@ number, because every layer either never looks to the right of a clip's end or f
 it would find them beyond the end of the clip alone.
 
 A model with a method `fit(vectors, truth, speakers)` is fitted by it in one step instead of epochs; one with `begin_at(valence)`
-is told the mean rating of its training clips before the first.
+is told the mean rating of its training clips before the first. One with a method `read(frames, lengths)`, whose result a
+layer `linear` tells valence from, can learn side tasks.
 
 Each model has a module of its own, so that a change of one leaves the trainings of the others as they are; a new
 one is one class in such a module and one line in `valence_lib.registry.MODELS`.

@@ -27,9 +27,12 @@ class AttentionLSTM(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """Valence of each clip, as `valence_lib.models` says."""
+        return self.linear(self.read(frames, lengths))[:, 0]
+
+    def read(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """What `linear` tells valence from [shape=(batch, 128)]."""
         packed, _ = self.lstm(pack(frames, lengths))
         outputs, _ = pad_packed_sequence(packed, batch_first=True)
         own = torch.arange(outputs.shape[1], device=outputs.device) < lengths.to(outputs.device)[:, None]
         weights = self.score(outputs)[:, :, 0].masked_fill(~own, -torch.inf).softmax(dim=1)
-        read = (outputs * weights[:, :, None]).sum(dim=1)
-        return self.linear(self.dropout(read))[:, 0]
+        return self.dropout((outputs * weights[:, :, None]).sum(dim=1))

@@ -6,29 +6,22 @@ from torch import Tensor, nn
 from valence_lib.models.attention_lstm import AttentionLSTM
 
 
-class CNNLSTM(nn.Module):
+class CNNLSTM(AttentionLSTM):
     """The hybrid that the course report proposes: two convolutional layers along time, then `AttentionLSTM`.
 
     Each convolution looks at three frames and all columns at once, 64 channels with ReLU.
     """
 
     def __init__(self, width: int = 128):
-        super().__init__()
+        super().__init__(64)
         self.convolution_1 = nn.Conv1d(width, 64, kernel_size=3, padding=1)
         self.convolution_2 = nn.Conv1d(64, 64, kernel_size=3, padding=1)
-        self.dropout = nn.Dropout(0.2)
-        self.recurrent = AttentionLSTM(64)
 
-    def begin_at(self, valence: float) -> None:
-        """Let an untrained model predict about this much."""
-        self.recurrent.begin_at(valence)
-
-    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Valence of each clip, as `valence_lib.models` says."""
+    def read(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """What `linear` tells valence from [shape=(batch, 128)]."""
         own = torch.arange(frames.shape[1], device=frames.device) < lengths.to(frames.device)[:, None]
         # Zeros beyond a clip's end, as a convolution finds them beyond the end of the clip alone.
         maps = torch.where(own[:, :, None], frames, 0.0).transpose(1, 2)
         for convolution in (self.convolution_1, self.convolution_2):
             maps = torch.where(own[:, None], torch.relu(convolution(maps)), 0.0)
-        found: Tensor = self.recurrent(self.dropout(maps.transpose(1, 2)), lengths)
-        return found
+        return super().read(self.dropout(maps.transpose(1, 2)), lengths)
