@@ -60,10 +60,14 @@ class _Analysis(NamedTuple):
     shortest: int
 
 
+def _longest_period(sample_rate: int) -> int:
+    return int(np.ceil(sample_rate / FLOOR)) + 1
+
+
 @lru_cache(maxsize=4)
 def _analysis(sample_rate: int) -> _Analysis:
     length = 2 * round(_PERIODS * sample_rate / FLOOR / 2) + 1
-    longest = int(np.ceil(sample_rate / FLOOR)) + 1
+    longest = _longest_period(sample_rate)
     size = scipy.fft.next_fast_len(length + longest, real=True)
     size += size % 2
     window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(length) + 1) / (length + 1))
@@ -90,18 +94,19 @@ def _autocorrelation(frames: NDArray[np.floating], size: int) -> NDArray[np.floa
 
 
 @numba.njit(
-    "void(float32[::1], int64, int64, float32[::1], float32[:,::1], float32[::1])",
+    "void(float32[::1], int64, int64, float32[::1], int64, float32[:,::1], float32[::1])",
     error_model="numpy",
     nogil=True,
     cache=True,
 )
-def _windowed(waveform, first_centre, hop_length, window, frames, peaks):  # type: ignore[no-untyped-def]
-    """Fill in the frames, without their mean and windowed, and the largest size of their samples.
+def _windowed(waveform, first_centre, hop_length, window, around, frames, peaks):  # type: ignore[no-untyped-def]
+    """Fill in the frames, without their mean and windowed, and the largest size of the samples in their middle.
 
     Args:
         waveform [shape=(n_samples,)]: zeros are assumed around it.
         first_centre: the sample on which the first frame is centred.
         window [shape=(length,)]
+        around: samples on either side of the centre that count as the middle.
         frames [shape=(n, length)]: filled.
         peaks [shape=(n,)]: filled.
     """
@@ -118,7 +123,8 @@ def _windowed(waveform, first_centre, hop_length, window, frames, peaks):  # typ
         frame[:] = 0
         for place in range(first, last):
             value = waveform[start + place] - mean
-            peak = max(peak, abs(value))
+            if abs(place - length // 2) <= around:
+                peak = max(peak, abs(value))
             frame[place] = value * window[place]
         peaks[number] = peak
 
@@ -276,11 +282,12 @@ def track(waveform: Waveform, sample_rate: int, hop_length: int) -> Pitch:
     n = 1 + len(samples) // hop_length
     frequency, strength = np.empty((2, n, _CANDIDATES), np.float32)
     power, peaks = np.empty((2, n), np.float32)
+    around = _longest_period(sample_rate) // 2
     frames = np.empty((_FRAMES_PER_BLOCK, len(analysis.window)), np.float32)
     for start in range(0, n, _FRAMES_PER_BLOCK):
         own = slice(start, min(n, start + _FRAMES_PER_BLOCK))
         block = frames[: own.stop - start]
-        _windowed(samples, start * hop_length, hop_length, analysis.window, block, peaks[own])
+        _windowed(samples, start * hop_length, hop_length, analysis.window, around, block, peaks[own])
         correlation = _autocorrelation(block, analysis.size)
         power[own] = correlation[:, 0]
         _find_candidates(
