@@ -33,8 +33,9 @@ class Pitch(NamedTuple):
     Args:
         f0 [shape=(frames,), dtype=float32]: fundamental frequency in Hz; NaN where unvoiced.
         strength [shape=(frames,), dtype=float32]: normalised autocorrelation at the period, 0 to 1: the
-            share of the power that repeats itself. At the best period there is where unvoiced.
-        power [shape=(frames,), dtype=float32]: mean square of the samples around, re full scale.
+            share of the power that repeats itself. Where unvoiced, at the best period there is; 0 if none.
+        power [shape=(frames,), dtype=float32]: mean square of the 50 ms around (without their mean, under the
+            window), re full scale 1.
     """
 
     f0: NDArray[np.float32]
@@ -201,7 +202,7 @@ def _find_path(  # type: ignore[no-untyped-def]
     n, kept = frequency.shape
     # Place `kept` is the unvoiced candidate.
     pitch = np.zeros((n, kept + 1))  # octaves
-    came_from = np.zeros((n, kept + 1), np.int64)
+    came_from = np.zeros((n, kept + 1), np.int8)
     score, earlier = np.zeros(kept + 1), np.zeros(kept + 1)
     count = np.zeros(n, np.int64)
     for number in range(n):

@@ -9,14 +9,15 @@ from valence_lib.pitch import track
 from valence_lib.settings import FeatureSettings
 from valence_lib.waveforms import Waveform
 
+# A frame is hardly voiced where fewer than three of its fine frames are.
 COLUMNS = (
-    "pitch",  # octaves above 150 Hz; in unvoiced frames on the line between the voiced ones around
-    "voicing",  # 0 (unvoiced) to 1: the periodic share of the power, counted where voiced
+    "pitch",  # octaves above 150 Hz; where hardly voiced, on the line between the voiced frames around
+    "voicing",  # 0 (unvoiced) to 1 (periodic throughout): the mean strength, which counts where voiced
     "intensity",  # dB re full scale, of the mean power
-    "pitch change",  # octaves a second, within the frame; 0 where it is hardly voiced
+    "pitch change",  # octaves a second, within the frame; 0 where hardly voiced
     "intensity change",  # dB a second, within the frame
     "harmonicity",  # dB: the harmonics' power to that of the noise
-    "pitch deviation",  # octaves, around the frame's straight line; 0 where it is hardly voiced
+    "pitch deviation",  # octaves, around the frame's straight line; 0 where hardly voiced
     "intensity deviation",  # dB, around the frame's straight line
 )
 
@@ -25,8 +26,8 @@ _HOP = 0.008  # seconds between fine frames
 _SMALLEST_POWER = 1e-10  # -100 dB, as of the log-mel
 _LEAST_HARMONICITY, _MOST_HARMONICITY = -10.0, 40.0  # dB; beyond them the correlation says nothing
 _FEWEST_REACHED = 2  # fine frames on either side of a frame's centre that a slope needs
-_FEWEST_VOICED = 3  # fine frames that a slope of the pitch needs
-_STEEPEST = 16.0  # octaves a second; what is steeper is a jump of the tracker, not of a voice
+_FEWEST_VOICED = 3  # fine frames
+_STEEPEST = 8.0  # octaves a second; voices reach about 7 (Xu and Sun, 2002), only the tracker jumps faster
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def _contours(waveform: Waveform, sample_rate: int, hop_length: int, top_db: flo
 def stream(waveform: Waveform, settings: FeatureSettings) -> NDArray[np.float32]:
     """What `COLUMNS` names, for every frame of the log-mel.
 
-    A frame's values are of the fine frames that lie nearer to its centre than to the next one's.
+    A frame's values are of the fine frames (8 ms apart) within half a hop of its centre, and of two on
+    either side at least. A clip that is nowhere voiced has pitch 0.
 
     Args:
         waveform [shape=(n_samples,)]: at `settings.sample_rate` Hz.
@@ -116,32 +118,30 @@ def stream(waveform: Waveform, settings: FeatureSettings) -> NDArray[np.float32]
     times = offsets * fine.hop_seconds
     of_all = inside.astype(np.float64)
     of_voiced = of_all * voiced[places] * fine.strength[places]
-
-    pitch, pitch_slope, pitch_deviation = _line(octaves[places], times, of_voiced)
-    sounding = of_voiced.sum(axis=1) > 0
-    if sounding.any():
-        numbers = np.arange(frames)
-        pitch = np.interp(numbers, numbers[sounding], pitch[sounding])
-    enough = ((of_voiced > 0).sum(axis=1) >= _FEWEST_VOICED).astype(np.float64)
-    _, loudness_slope, loudness_deviation = _line(fine.intensity_db[places], times, of_all)
     counted = of_all.sum(axis=1)
+
+    pitch, pitch_change, pitch_deviation = _line(octaves[places], times, of_voiced)
+    sounding = (of_voiced > 0).sum(axis=1) >= _FEWEST_VOICED
+    numbers = np.arange(frames)
+    pitch = np.interp(numbers, numbers[sounding], pitch[sounding]) if sounding.any() else np.zeros(frames)
+    _, intensity_change, intensity_deviation = _line(fine.intensity_db[places], times, of_all)
     power = (of_all * 10 ** (fine.intensity_db[places] / 10)).sum(axis=1) / counted
     columns = [
         pitch,
         of_voiced.sum(axis=1) / counted,
         10 * np.log10(power),
-        enough * np.clip(pitch_slope, -_STEEPEST, _STEEPEST),
-        loudness_slope,
+        sounding * np.clip(pitch_change, -_STEEPEST, _STEEPEST),
+        intensity_change,
         (of_all * fine.hnr_db[places]).sum(axis=1) / counted,
-        enough * pitch_deviation,
-        loudness_deviation,
+        sounding * pitch_deviation,
+        intensity_deviation,
     ]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _line(
-    values: NDArray[np.floating], times: NDArray[np.float64], weights: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    values: NDArray[np.floating], times: NDArray[np.floating], weights: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
     """The straight line through each row's values, by weighted least squares.
 
     Args:
