@@ -33,6 +33,7 @@ ORDER = [
         "pitch",
         "voice",
         "voice_statistics",
+        "fine_mel",
         "opensmile_features",
         "streams",
         "store",
@@ -44,6 +45,7 @@ ORDER = [
         "protocols",
         "batches",
         "losses",
+        "side_tasks",
         "pooling",
         "recurrence",
         "models",
@@ -55,12 +57,16 @@ ORDER = [
         "metrics",
         "agreement",
         "evaluation",
+        "calibration",
+        "near_duplicates",
+        "pseudo_speakers",
     ),
     *("figures", "architecture"),
     *(
         "tables",
         "error_groups",
         "report",
+        "leakage",
         "results",
         "sentences",
         "rendering",
@@ -189,8 +195,8 @@ def test_the_front_door_imports_nothing_heavy(module):
 # What takes long to import, and the notebooks whose import cell needs it at once. What only a page, a run from
 # outside, or one figure needs stands nowhere: it is imported there.
 NEEDED_BY = {
-    "torch": ("2_experiment", "5_report", "explore", "sweep"),
-    "numba": ("1_preprocess", "2_experiment", "5_report", "explore", "sweep"),
+    "torch": ("2_experiment", "5_report", "explore", "leakage", "sweep"),
+    "numba": ("1_preprocess", "2_experiment", "5_report", "explore", "leakage", "sweep"),
     "matplotlib": ("1_preprocess", "2_experiment", "4_error_analysis", "5_report", "explore", "sweep"),
     "optuna": ("sweep",),
 } | dict.fromkeys(
@@ -220,7 +226,7 @@ def test_a_notebook_imports_nothing_heavy_that_it_does_not_need(notebook):
 def test_only_models_and_their_users_need_torch():
     found = {path for path in FILES if any(name.split(".")[0] == "torch" for name in _imported(path))}
     assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in found} <= {
-        "batches", "losses", "pooling", "recurrence", "models", "runs", "predicting", "training", "experiments", "sweeping",
+        "batches", "losses", "side_tasks", "pooling", "recurrence", "models", "runs", "predicting", "training", "experiments", "sweeping",
         "architecture",
         "provenance",  # asks torch how it computes, and imports it only then
     }  # fmt: skip

@@ -1,8 +1,10 @@
 """The leakage meter: what the chosen model scores where it has met the speakers, or the sentences, before."""
 
+from __future__ import annotations  # who only reads what was measured does without the feature store
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,9 +13,10 @@ from valence_lib.divisions import fold_parts
 from valence_lib.errors import CorpusError
 from valence_lib.evaluation import Resampling, compare, groups_of, score
 from valence_lib.protocols import FOLD, Divisions
-from valence_lib.pseudo_speakers import pseudo_speakers
 from valence_lib.report import load_frame, load_json
-from valence_lib.store import FeatureStore
+
+if TYPE_CHECKING:
+    from valence_lib.store import FeatureStore
 
 REFERENCE = "speaker"  # the design that a model for new speakers is to be judged by
 _SEED = 0  # of the folds
@@ -33,6 +36,8 @@ def designed_divisions(clips: pd.DataFrame, store: FeatureStore, design: str, n_
     rated = np.flatnonzero(clips["valence"].notna())
     table = clips.iloc[rated].reset_index(drop=True)
     if design in ("speaker", "both") and not names_speakers(clips):
+        from valence_lib.pseudo_speakers import pseudo_speakers
+
         voices = store.of("voice")
         table["speaker"] = pseudo_speakers(
             [store[int(row)] for row in rated], [voices[int(row)] for row in rated]

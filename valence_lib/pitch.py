@@ -1,172 +1,309 @@
-"""Waveform -> pitch: the fundamental frequency of each short frame, and how strongly the frame is voiced.
+"""Waveform -> fundamental frequency, how periodic the voice is, and its power, some hundred times a second."""
 
-The method is Boersma's (1993), "Accurate short-term analysis of the fundamental frequency and the harmonics-to-noise ratio of a
-sampled sound", IFA Proceedings 17, 97-110, as Praat has it: the autocorrelation of the windowed frame, divided by
-that of the window, has a peak at each period; the best path through the frames' peaks and "unvoiced" is the pitch. Peaks
-are placed between samples by a parabola, where Praat uses a sinc.
-"""
-
-from dataclasses import dataclass
+import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numba
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from valence_lib.errors import SettingsError
 from valence_lib.waveforms import Waveform
 
-FLOOR, CEILING = 65.0, 500.0  # Hz; speech of adults and children lies between
-_PERIODS = 3  # of the lowest pitch in a frame
-_CANDIDATES = 12  # periods that are kept of a frame, beside "unvoiced"
-# Boersma's costs, with Praat's values: of a jump between voiced and unvoiced, of an octave's jump (both in 10 ms), of
-# a candidate an octave lower, and what voicing and silence are told by.
-_VOICING_JUMP, _OCTAVE_JUMP, _OCTAVE_COST = 0.14, 0.35, 0.01
-_VOICING_THRESHOLD, _SILENCE_THRESHOLD = 0.45, 0.03
-_STRONGEST = (
-    1 - 1e-4
-)  # of a frame's voicing: 40 dB of harmonics over noise, all that frames this short can tell
+FLOOR = 60.0  # Hz; no lower fundamental is looked for
+CEILING = 500.0  # Hz; no higher one either
+
+# Boersma's (1993) parameters, at the values of Praat's command "To Pitch (ac)".
+_PERIODS = 3  # of the floor, in a window
+_CANDIDATES = 15  # periods that are kept for a frame
+_SILENCE = 0.03  # frames whose peak is a lower share of the clip's are likely unvoiced
+_VOICING = 0.45  # autocorrelation that a voiced frame must exceed
+_OCTAVE_COST = 0.01  # an octave; lets the shortest of equally good periods win
+_JUMP_COST = 0.35  # an octave between frames, ...
+_VOICING_COST = 0.14  # ... and a change between voiced and unvoiced, at 10 ms between frames
+
+_FRAMES_PER_BLOCK = 128  # transformed at a time: a block's arrays stay in the second-level cache
 
 
-@dataclass(frozen=True)
-class Pitch:
-    """The pitch of a clip's short frames, whose centres lie a hop apart; the first is the clip's beginning.
-
-    Args:
-        f0 [shape=(frames,)]: Hz; 0 where the frame is not voiced.
-        strength [shape=(frames,)]: the autocorrelation, from 0 to 1, at the period taken, or where the frame is not voiced,
-            at its best.
-    """
-
-    f0: NDArray[np.float64]
-    strength: NDArray[np.float64]
-
-    @property
-    def voiced(self) -> NDArray[np.bool_]:
-        """Which frames are voiced [shape=(frames,)]."""
-        return self.f0 > 0
-
-    @property
-    def harmonics_to_noise(self) -> NDArray[np.float64]:
-        """Of each frame, dB: 10 log10(r / (1 - r)), where r is the strength, from -20 to 40 [shape=(frames,)]."""
-        r = np.clip(self.strength, 0.01, _STRONGEST)
-        return 10 * np.log10(r / (1 - r))
-
-
-def track(waveform: Waveform, sample_rate: int, hop_length: int) -> Pitch:
-    """The pitch of one clip.
+class Pitch(NamedTuple):
+    """What is known of each frame; frame n is centred on sample n * hop_length.
 
     Args:
-        waveform [shape=(n_samples,)]
-        sample_rate: Hz; at least 2000.
-        hop_length: samples between the centres of successive frames; some 5 to 10 ms.
-
-    Returns:
-        1 + n_samples // hop_length frames, as many as a log-mel spectrogram of that hop.
+        f0 [shape=(frames,), dtype=float32]: fundamental frequency in Hz; NaN where unvoiced.
+        strength [shape=(frames,), dtype=float32]: normalised autocorrelation at the period, 0 to 1: the
+            share of the power that repeats itself. Where unvoiced, at the best period there is; 0 if none.
+        power [shape=(frames,), dtype=float32]: mean square of the 50 ms around (without their mean, under the
+            window), re full scale 1.
     """
-    size, window, of_window = _window(sample_rate)
-    half = len(window) // 2
-    frames = np.lib.stride_tricks.sliding_window_view(
-        np.pad(waveform.astype(np.float32), (half, half + hop_length)), len(window)
-    )[::hop_length][: 1 + len(waveform) // hop_length]
-    frames = frames - frames.mean(axis=1, keepdims=True)
-    peaks = np.abs(frames).max(axis=1)
-    loudest = float(np.abs(waveform - waveform.mean()).max()) if len(waveform) else 0.0
-    spectra = scipy.fft.rfft(frames * window, size, axis=1)
-    power = spectra.real**2 + spectra.imag**2
-    longest = len(of_window)
-    correlation = scipy.fft.irfft(power, size, axis=1)[:, :longest]
-    energy = np.maximum(correlation[:, :1], np.finfo(np.float32).tiny)
-    correlation = (correlation / energy / of_window).astype(np.float32)
-    correlation[peaks < 1e-7] = 0
-    silence = peaks / max(loudest, 1e-12) / (_SILENCE_THRESHOLD / (1 + _VOICING_THRESHOLD))
-    unvoiced = _VOICING_THRESHOLD + np.maximum(0, 2 - silence)
-    f0, strength = _best_path(
-        correlation,
-        unvoiced.astype(np.float64),
-        float(sample_rate),
-        0.01 * sample_rate / hop_length,
-    )
-    return Pitch(f0, strength)
+
+    f0: NDArray[np.float32]
+    strength: NDArray[np.float32]
+    power: NDArray[np.float32]
+
+
+class _Analysis(NamedTuple):
+    """What does not depend on the clip.
+
+    Args:
+        window [shape=(length,)]: Hann's, of an odd number of samples.
+        size: of the transform.
+        lags: the autocorrelation's lags to look at, from 0, half a sample apart.
+        weight [shape=(lags,)]: inverse of the window's own autocorrelation, 1 at lag 0.
+        shortest: the first lag at which a period may be, in halves of a sample.
+    """
+
+    window: NDArray[np.float32]
+    size: int
+    lags: int
+    weight: NDArray[np.float32]
+    shortest: int
+
+
+def _longest_period(sample_rate: int) -> int:
+    return int(np.ceil(sample_rate / FLOOR)) + 1
 
 
 @lru_cache(maxsize=4)
-def _window(sample_rate: int) -> tuple[int, NDArray[np.float32], NDArray[np.float32]]:
-    """Length of the transform, the Hann window, and the window's own normalised autocorrelation up to the longest lag."""
-    n_samples = int(_PERIODS * sample_rate / FLOOR) // 2 * 2 + 1
-    longest = int(np.ceil(sample_rate / FLOOR)) + 2
-    size = scipy.fft.next_fast_len(n_samples + longest, real=True)
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n_samples) + 0.5) / n_samples)
-    own = scipy.fft.irfft(np.abs(scipy.fft.rfft(window, size)) ** 2, size)[:longest]
-    return size, window.astype(np.float32), (own / own[0]).astype(np.float32)
+def _analysis(sample_rate: int) -> _Analysis:
+    length = 2 * round(_PERIODS * sample_rate / FLOOR / 2) + 1
+    longest = _longest_period(sample_rate)
+    size = scipy.fft.next_fast_len(length + longest, real=True)
+    size += size % 2
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(length) + 1) / (length + 1))
+    lags = 2 * longest + 1
+    own = _autocorrelation(window[None], size)[0, :lags]
+    shortest = int(2 * sample_rate / CEILING)
+    return _Analysis(
+        window.astype(np.float32), size, lags, (own[0] / own).astype(np.float32), max(shortest, 2)
+    )
+
+
+def _autocorrelation(frames: NDArray[np.floating], size: int) -> NDArray[np.floating]:
+    """The autocorrelation of frames [shape=(n, up to size)] at lags 0, 1/2, 1, ...
+
+    The power spectrum is even and real, so that a cosine transform (DCT-I) leads back. Zeros behind it
+    double the rate at which the lags are sampled, as band-limited interpolation does.
+    """
+    spectra = scipy.fft.rfft(frames, size, axis=1)
+    power = np.zeros((len(frames), size + 1), frames.dtype)
+    np.square(spectra.real, out=power[:, : spectra.shape[1]])
+    power[:, : spectra.shape[1]] += np.square(spectra.imag)
+    power[:, spectra.shape[1] - 1] /= 2  # the highest bin, which stands for both its signs
+    return scipy.fft.dct(power, type=1, axis=1, overwrite_x=True)
 
 
 @numba.njit(
-    "Tuple((float64[::1], float64[::1]))(float32[:,::1], float64[::1], float64, float64)",
+    "void(float32[::1], int64, int64, float32[::1], int64, float32[:,::1], float32[::1])",
     error_model="numpy",
     nogil=True,
     cache=True,
 )
-def _best_path(correlation, unvoiced, sample_rate, per_10_ms):  # type: ignore[no-untyped-def]
-    """The pitch and the strength of every frame, on the cheapest path through all frames (Viterbi).
+def _windowed(waveform, first_centre, hop_length, window, around, frames, peaks):  # type: ignore[no-untyped-def]
+    """Fill in the frames, without their mean and windowed, and the largest size of the samples in their middle.
 
     Args:
-        correlation [shape=(frames, lags)]: normalised; of each lag in samples.
-        unvoiced [shape=(frames,)]: the strength that a period must have to be taken for one.
-        sample_rate: Hz.
-        per_10_ms: frames in 10 ms, the time to which the costs of a jump refer.
+        waveform [shape=(n_samples,)]: zeros are assumed around it.
+        first_centre: the sample on which the first frame is centred.
+        window [shape=(length,)]
+        around: samples on either side of the centre that count as the middle.
+        frames [shape=(n, length)]: filled.
+        peaks [shape=(n,)]: filled.
     """
-    n_frames, n_lags = correlation.shape
-    n_states = _CANDIDATES + 1  # the last one is "unvoiced"
-    shortest = max(2, int(sample_rate / CEILING))
-    f0 = np.zeros((n_frames, n_states))
-    height = np.zeros((n_frames, n_states))
-    worth = np.full((n_frames, n_states), -1e9)
-    best = np.zeros(n_frames)
-    for t in range(n_frames):
-        row = correlation[t]
-        worth[t, _CANDIDATES] = unvoiced[t]
-        for lag in range(shortest, n_lags - 1):
-            left, middle, right = row[lag - 1], row[lag], row[lag + 1]
-            if not (middle > left and middle >= right and middle > 0.5 * _VOICING_THRESHOLD):
+    length = len(window)
+    for number in range(len(frames)):
+        start = first_centre + number * hop_length - length // 2
+        first, last = max(0, -start), min(length, len(waveform) - start)
+        total = 0.0
+        for place in range(first, last):
+            total += waveform[start + place]
+        mean = np.float32(total / max(1, last - first))
+        peak = np.float32(0)
+        frame = frames[number]
+        frame[:] = 0
+        for place in range(first, last):
+            value = waveform[start + place] - mean
+            if abs(place - length // 2) <= around:
+                peak = max(peak, abs(value))
+            frame[place] = value * window[place]
+        peaks[number] = peak
+
+
+@numba.njit(
+    "void(float32[:,::1], float32[::1], int64, float64, float64, float64, float32[:,::1], float32[:,::1])",
+    error_model="numpy",
+    nogil=True,
+    cache=True,
+)
+def _find_candidates(  # type: ignore[no-untyped-def]
+    correlation, weight, shortest, rate, floor, octave_cost, frequency, strength
+):
+    """Fill in each frame's best periods: the peaks of its normalised autocorrelation.
+
+    Args:
+        correlation [shape=(n, at least lags)]
+        weight [shape=(lags,)]
+        shortest: the first lag at which a period may be.
+        rate: lags a second.
+        frequency, strength [shape=(n, candidates)]: filled; frequency 0 where there are fewer peaks.
+    """
+    lags, kept = len(weight), frequency.shape[1]
+    value = np.empty(lags, np.float32)
+    merit = np.empty(kept)
+    for number in range(len(correlation)):
+        frequency[number] = 0
+        strength[number] = 0
+        energy = correlation[number, 0]
+        if not energy > 0:
+            continue
+        for lag in range(shortest - 1, lags):
+            value[lag] = correlation[number, lag] / energy * weight[lag]
+        count = 0
+        for lag in range(shortest, lags - 1):
+            before, here, after = value[lag - 1], value[lag], value[lag + 1]
+            if here <= 0 or here <= before or here < after:
                 continue
-            curve = left - 2 * middle + right
-            shift = 0.5 * (left - right) / curve if curve < 0 else 0.0
-            at, value = lag + shift, min(middle - 0.25 * (left - right) * shift, _STRONGEST)
-            frequency = sample_rate / at
-            if frequency < FLOOR or frequency > CEILING:
+            # The vertex of the parabola through the three.
+            slope, bend = (after - before) / 2, 2 * here - before - after
+            period = (lag + slope / bend) / rate
+            height = min(here + slope * slope / (2 * bend), 1.0)
+            if period * floor > 1:
                 continue
-            if value > best[t]:
-                best[t] = value
-            rank = value - _OCTAVE_COST * np.log2(FLOOR * at / sample_rate)
-            weakest = 0
-            for k in range(1, _CANDIDATES):
-                if worth[t, k] < worth[t, weakest]:
-                    weakest = k
-            if rank > worth[t, weakest]:
-                worth[t, weakest], f0[t, weakest], height[t, weakest] = rank, frequency, value
-    came_from = np.zeros((n_frames, n_states), np.int64)
-    total = worth[0].copy() if n_frames else np.zeros(n_states)
-    for t in range(1, n_frames):
-        following = np.empty(n_states)
-        for k in range(n_states):
-            highest, source = -1e18, 0
-            for j in range(n_states):
-                if (f0[t, k] > 0) != (f0[t - 1, j] > 0):
-                    cost = _VOICING_JUMP * per_10_ms
-                elif f0[t, k] > 0:
-                    cost = _OCTAVE_JUMP * per_10_ms * abs(np.log2(f0[t, k] / f0[t - 1, j]))
-                else:
-                    cost = 0.0
-                if total[j] - cost > highest:
-                    highest, source = total[j] - cost, j
-            following[k] = highest + worth[t, k]
-            came_from[t, k] = source
-        total = following
-    path_f0, path_strength = np.zeros(n_frames), np.zeros(n_frames)
-    state = np.argmax(total)
-    for t in range(n_frames - 1, -1, -1):
-        path_f0[t] = f0[t, state]
-        path_strength[t] = height[t, state] if f0[t, state] > 0 else best[t]
-        state = came_from[t, state]
-    return path_f0, path_strength
+            worth = height - octave_cost * math.log2(floor * period)
+            if count < kept:
+                place = count
+                count += 1
+            else:
+                place = np.argmin(merit)
+                if merit[place] >= worth:
+                    continue
+            merit[place] = worth
+            frequency[number, place] = 1 / period
+            strength[number, place] = height
+
+
+@numba.njit(
+    "void(float32[:,::1], float32[:,::1], float32[::1], float64, float64, float64, float64, float32[::1], float32[::1])",
+    error_model="numpy",
+    nogil=True,
+    cache=True,
+)
+def _find_path(  # type: ignore[no-untyped-def]
+    frequency, strength, unvoiced, floor, octave_cost, jump_cost, voicing_cost, f0, chosen_strength
+):
+    """Fill in the cheapest path through all frames' candidates (Viterbi, 1967).
+
+    Args:
+        frequency, strength [shape=(n, candidates)]: as `_find_candidates` leaves them.
+        unvoiced [shape=(n,)]: the strength of being unvoiced.
+        f0, chosen_strength [shape=(n,)]: filled.
+    """
+    n, kept = frequency.shape
+    # Place `kept` is the unvoiced candidate.
+    pitch = np.zeros((n, kept + 1))  # octaves
+    came_from = np.zeros((n, kept + 1), np.int8)
+    score, earlier = np.zeros(kept + 1), np.zeros(kept + 1)
+    count = np.zeros(n, np.int64)
+    for number in range(n):
+        while count[number] < kept and frequency[number, count[number]] > 0:
+            pitch[number, count[number]] = math.log2(frequency[number, count[number]])
+            count[number] += 1
+    for number in range(n):
+        earlier, score = score, earlier
+        for here in range(kept + 1):
+            if here >= count[number] and here < kept:
+                continue
+            best, best_from = -np.inf, kept
+            if number == 0:
+                best = 0.0
+            else:
+                for there in range(kept + 1):
+                    if there >= count[number - 1] and there < kept:
+                        continue
+                    if here == kept and there == kept:
+                        cost = 0.0
+                    elif here == kept or there == kept:
+                        cost = voicing_cost
+                    else:
+                        cost = jump_cost * abs(pitch[number, here] - pitch[number - 1, there])
+                    if earlier[there] - cost > best:
+                        best, best_from = earlier[there] - cost, there
+            if here == kept:
+                own = unvoiced[number]
+            else:
+                own = strength[number, here] + octave_cost * (pitch[number, here] - math.log2(floor))
+            score[here] = best + own
+            came_from[number, here] = best_from
+    place = kept
+    for here in range(count[n - 1]):
+        if score[here] > score[place]:
+            place = here
+    for number in range(n - 1, -1, -1):
+        if place == kept:
+            f0[number] = np.nan
+            chosen_strength[number] = 0
+            for other in range(count[number]):
+                chosen_strength[number] = max(chosen_strength[number], strength[number, other])
+        else:
+            f0[number] = frequency[number, place]
+            chosen_strength[number] = strength[number, place]
+        place = came_from[number, place]
+
+
+def track(waveform: Waveform, sample_rate: int, hop_length: int) -> Pitch:
+    """The fundamental frequency of a voice, by Boersma's (1993) autocorrelation method.
+
+    In each frame the periods are looked for at which the autocorrelation, divided by that of the window,
+    peaks; through all frames' candidates goes the path that explains the frames best and jumps least.
+
+    Args:
+        waveform [shape=(n_samples,)]: any number of samples, also none.
+        sample_rate: Hz.
+        hop_length: samples between frames.
+
+    Returns:
+        One value a frame, of 1 + n_samples // hop_length.
+
+    Raises:
+        SettingsError: the sample rate is too low for a voice, or hop_length is not above 0.
+
+    Source: P. Boersma, "Accurate short-term analysis of the fundamental frequency and the
+    harmonics-to-noise ratio of a sampled sound", IFA Proceedings 17 (1993), 97-110.
+    """
+    if sample_rate < 4 * CEILING:
+        raise SettingsError(
+            f"sample_rate={sample_rate} Hz was given to the pitch tracker; expected {4 * CEILING:.0f} Hz or more. "
+            "Resample the clip to a higher rate."
+        )
+    if hop_length < 1:
+        raise SettingsError(f"hop_length={hop_length} was given; expected 1 sample or more.")
+    analysis = _analysis(sample_rate)
+    samples = np.ascontiguousarray(waveform, np.float32)
+    n = 1 + len(samples) // hop_length
+    frequency, strength = np.empty((2, n, _CANDIDATES), np.float32)
+    power, peaks = np.empty((2, n), np.float32)
+    around = _longest_period(sample_rate) // 2
+    frames = np.empty((_FRAMES_PER_BLOCK, len(analysis.window)), np.float32)
+    for start in range(0, n, _FRAMES_PER_BLOCK):
+        own = slice(start, min(n, start + _FRAMES_PER_BLOCK))
+        block = frames[: own.stop - start]
+        _windowed(samples, start * hop_length, hop_length, analysis.window, around, block, peaks[own])
+        correlation = _autocorrelation(block, analysis.size)
+        power[own] = correlation[:, 0]
+        _find_candidates(
+            correlation, analysis.weight, analysis.shortest, 2.0 * sample_rate, FLOOR, _OCTAVE_COST,
+            frequency[own], strength[own],
+        )  # fmt: skip
+    power /= analysis.size * float(np.sum(analysis.window.astype(np.float64) ** 2))
+
+    loudest = float(peaks.max())
+    relative = peaks / loudest if loudest > 0 else peaks
+    unvoiced = _VOICING + np.maximum(0, 2 - relative * (1 + _VOICING) / _SILENCE)
+    per_frame = 0.01 * sample_rate / hop_length
+    f0, chosen = np.empty((2, n), np.float32)
+    _find_path(
+        frequency, strength, unvoiced.astype(np.float32), FLOOR, _OCTAVE_COST,
+        _JUMP_COST * per_frame, _VOICING_COST * per_frame, f0, chosen,
+    )  # fmt: skip
+    return Pitch(f0, chosen, power)

@@ -68,9 +68,11 @@ STREAMS = {
 _ON_STATISTICS: dict[str, Any] = {"streams": "log_mel_statistics", "refit": True}
 _BEST = ("best", "best-speaker")
 _NEURAL: dict[str, Any] = {
+    "streams": "voice+fine_mel",
     "loss": "mse+ccc",
+    "side_weight": 0.3,
     "mask_frames": 8,
-    "mask_columns": 16,
+    "mask_columns": 8,
     "averaged_epochs": 5,
     "refit": True,
 }

@@ -48,12 +48,16 @@ def _describe(waveform: Waveform, settings: FeatureSettings) -> dict[str, float]
     intensity = 10 * np.log10(np.maximum(power.sum(axis=1), 1e-12))
     intensity = np.maximum(intensity - intensity.max(), _QUIETEST)
     heard = intensity > -35
-    voiced = pitch.voiced & heard
+    sounding = np.isfinite(pitch.f0)
+    f0 = np.where(sounding, pitch.f0, 0.0).astype(np.float64)
+    voiced = sounding & heard
     used = voiced if voiced.sum() >= 3 else heard if heard.sum() >= 3 else np.ones(len(heard), bool)
+    share = np.clip(pitch.strength.astype(np.float64), 0.01, 1 - 1e-4)
+    harmonicity = 10 * np.log10(share / (1 - share))
     found: dict[str, float] = {}
 
     # Pitch, in semitones above 100 Hz
-    semitones = 12 * np.log2(np.where(pitch.voiced, pitch.f0, 100.0) / 100)
+    semitones = 12 * np.log2(np.where(sounding, f0, 100.0) / 100)
     found |= _spread("pitch", semitones[used])
     found |= _movement("pitch", semitones, voiced, frame_rate)
     found |= _ends("pitch", semitones[used])
@@ -74,15 +78,15 @@ def _describe(waveform: Waveform, settings: FeatureSettings) -> dict[str, float]
     found |= _modulation(intensity, frame_rate)
 
     # Voice quality
-    found |= _spread("harmonics to noise", pitch.harmonics_to_noise[used])
-    found |= _perturbation(pitch.f0, intensity, voiced)
+    found |= _spread("harmonics to noise", harmonicity[used])
+    found |= _perturbation(f0, intensity, voiced)
 
     # Timbre
-    share = power / np.maximum(power.sum(axis=1, keepdims=True), 1e-20)
-    decibels = 10 * np.log10(np.maximum(share, 1e-8))
-    for name, contour in _timbre(share, decibels, frequencies).items():
+    spectrum = power / np.maximum(power.sum(axis=1, keepdims=True), 1e-20)
+    decibels = 10 * np.log10(np.maximum(spectrum, 1e-8))
+    for name, contour in _timbre(spectrum, decibels, frequencies).items():
         found |= _mean_and_sd(name, contour[used])
-    bands = 10 * np.log10(np.maximum(share @ _bands(len(frequencies), rate).T, 1e-8))
+    bands = 10 * np.log10(np.maximum(spectrum @ _bands(len(frequencies), rate).T, 1e-8))
     cepstra = scipy.fft.dct(bands, axis=1, norm="ortho")[:, 1 : 1 + _CEPSTRA]
     changes = np.abs(np.gradient(cepstra, axis=0)) * frame_rate if len(cepstra) > 1 else 0 * cepstra
     for number in range(_CEPSTRA):
