@@ -28,6 +28,8 @@ from valence_lib.provenance import (
     python_version,
 )
 from valence_lib.registry import (
+    LEDGER,
+    LEDGER_MODEL,
     MODELS,
     NETWORKS,
     PRESETS,
@@ -199,6 +201,10 @@ class Request:
             for seed in range(self.seed, self.seed + seeds):
                 run = {"model": model, "preset": preset, "seed": seed}
                 found[f"{model}-{preset}-{seed}"] = run | ({"changes": changes} if changes else {})
+        for name in LEDGER if self.preset == "best" else ():
+            preset = f"best-{name}"
+            run = {"model": LEDGER_MODEL, "preset": preset, "seed": self.seed}
+            found[f"{LEDGER_MODEL}-{preset}-{self.seed}"] = run
         return found
 
     def designs(self) -> list[str]:

@@ -122,6 +122,43 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+class Ingredient(NamedTuple):
+    """One line of the ablation ledger: what is taken away from the best model, or added to it.
+
+    Args:
+        words: what it is, in the report.
+        added: whether it is added; else it is taken away.
+        changes: of the settings of the model.
+    """
+
+    words: str
+    added: bool
+    changes: Mapping[str, Any]
+
+
+LEDGER = {
+    "no-ccc": Ingredient("CCC in the loss", False, {"loss": "mse"}),
+    "no-side-tasks": Ingredient("side tasks (arousal, dominance, emotion)", False, {"side_weight": 0.0}),
+    "no-masks": Ingredient("masks over time and frequency", False, {"mask_frames": 0, "mask_columns": 0}),
+    "no-average": Ingredient("the mean of the last epochs' weights", False, {"averaged_epochs": 1}),
+    "no-refit": Ingredient("training on validation clips too", False, {"refit": False}),
+    "no-voice": Ingredient("pitch, voicing and intensity for the network", False, {"streams": "fine_mel"}),
+    "no-fine": Ingredient(
+        "short frames (the course's log-mel in their place)", False, {"streams": "voice+log_mel"}
+    ),
+    "convolutions": Ingredient(
+        "the hybrid of convolutions and LSTM as a third member",
+        True,
+        {"members": "VoiceSVR+AttentionLSTM+CNNLSTM"},
+    ),
+    "long-frames": Ingredient(
+        "the course's log-mel for the network", True, {"streams": "voice+fine_mel+log_mel"}
+    ),
+}
+LEDGER_MODEL = "Blend"
+PRESETS |= {f"best-{name}": {**PRESETS["best"], **line.changes} for name, line in LEDGER.items()}
+
+
 def model_entry(name: str) -> Model:
     """The registry's line of a model.
 
@@ -162,7 +199,11 @@ def training_settings(model: str, preset: str, seed: int, **changes: Any) -> Tra
     if preset not in PRESETS:
         raise SettingsError(unknown_name("preset", preset, PRESETS))
     named = {"model": model, "preset": preset, "seed": seed}
-    settings = TrainingSettings.from_mapping({**recipe, **PRESETS[preset], **named, **changes})
+    return _resolved({**recipe, **PRESETS[preset], **named, **changes})
+
+
+def _resolved(values: Mapping[str, Any]) -> TrainingSettings:
+    settings = TrainingSettings.from_mapping(values)
     per = STREAMS[streams_named(settings.streams)[0]].per
     if per == "clip" and settings.standardise == "clip":
         raise SettingsError(
@@ -181,10 +222,17 @@ def trainings(model: str, preset: str, seed: int, **changes: Any) -> dict[str, T
     settings = training_settings(model, preset, seed, **changes)
     if not settings.members:
         return {"": settings}
-    alike = {name: value for name, value in changes.items() if name != "members"}
-    return {
-        member: training_settings(member, preset, seed, **alike) for member in settings.members.split("+")
-    }
+    return {member: _member_settings(member, preset, seed, changes) for member in settings.members.split("+")}
+
+
+def _member_settings(member: str, preset: str, seed: int, changes: Mapping[str, Any]) -> TrainingSettings:
+    """A member's settings: as those of a run of its own, but that it has no members, and that streams of frames are for networks."""
+    left_out = {"members"} if member in NETWORKS else {"members", "streams"}
+    recipe = model_entry(member).recipe
+    of_preset = {name: value for name, value in PRESETS[preset].items() if name not in left_out}
+    own = {name: value for name, value in changes.items() if name not in left_out}
+    named = {"model": member, "preset": preset, "seed": seed}
+    return _resolved({**recipe, **of_preset, **named, **own})
 
 
 def modules_of(settings: TrainingSettings) -> list[str]:

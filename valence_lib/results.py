@@ -14,6 +14,7 @@ from valence_lib.files import digest_of
 from valence_lib.leakage import measure
 from valence_lib.metrics import METRICS
 from valence_lib.protocols import OUT_OF_FOLD, VALIDATED, Divisions
+from valence_lib.registry import LEDGER, LEDGER_MODEL
 from valence_lib.report import load_divisions, load_frame, load_json, run_name
 from valence_lib.tables import title_of
 
@@ -106,6 +107,8 @@ def choose(folder: Path, runs: Sequence[str]) -> dict[str, str]:
     scores: dict[tuple[Key, str], dict[int, float]] = {}
     for run in runs:
         training = load_json(folder / "runs" / run / "settings.json")["training"]
+        if _in_ledger((training["model"], training["preset"])):
+            continue
         frame = load_frame(folder / "runs" / run / "predictions.csv")
         held_out = frame[frame["part"] == "validation"]
         key = (training["model"], training["preset"]), training["standardise"]
@@ -150,12 +153,13 @@ def collect_results(
         for of_part in scored.values():
             of_part.add(key, training["seed"], frame)
         seconds.setdefault(title_of(training), []).append(_seconds(folder / "runs" / run))
+    shown = {key: made for key, made in settings.items() if not _in_ledger(key)}
     rows = [
         row
         for of_part in scored.values()
         for row in [
             of_part.mean_row(),
-            *(of_part.row(key, made["standardise"], made["parameters"]) for key, made in settings.items()),
+            *(of_part.row(key, made["standardise"], made["parameters"]) for key, made in shown.items()),
         ]
     ]
     tested = scored[list(scored)[-1]]
@@ -167,7 +171,8 @@ def collect_results(
         "tested": tested.part,
         "resampled": groups_of(held_out[tested.part])[1],
         "chosen": chosen,
-        "comparisons": _comparisons(tested, key, settings),
+        "comparisons": _comparisons(tested, key, shown),
+        "ablation": _ablation(tested, settings),
         "seeds_compared": _seeds_compared(tested, key),
         "calibration": calibrate(tested.truth, own) | {"optima": optima(tested.truth, own)},
         "intervals_coverage": coverage(tested.truth, own, tested.groups),
@@ -201,6 +206,52 @@ def _choose(scores: Mapping[tuple[Key, str], Mapping[int, float]]) -> dict[str, 
     ((model, preset), _), by_seed = min(scores.items(), key=lambda one: np.mean(list(one[1].values())))
     seed = min(by_seed, key=lambda seed: by_seed[seed])
     return {"model": model, "preset": preset, "run": run_name(model, preset, seed)}
+
+
+def _in_ledger(key: Key) -> bool:
+    """Whether a model and preset are a line of the ablation ledger, and no row of the report's tables."""
+    return key[0] == LEDGER_MODEL and key[1].removeprefix("best-") in LEDGER
+
+
+def _ablation(tested: _Scored, settings: Mapping[Key, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the best model loses or wins by each ingredient, trained once, against itself with the same seed.
+
+    Returns:
+        One row a line of the ledger, and one for each member taken away and for standardising by speaker: words, added, model,
+        preset, parameters, and by metric score and comparison (its score less that of the best model).
+    """
+    best = LEDGER_MODEL, "best"
+    if best not in tested.predictions:
+        return []
+    members = settings[best]["members"].split("+")
+    lines = [(line.words, line.added, (LEDGER_MODEL, f"best-{name}")) for name, line in LEDGER.items()]
+    if len(members) == 2:
+        first, second = members
+        lines += [(first, False, (second, "best")), (second, False, (first, "best"))]
+    lines.append(("standardising by speaker", True, (LEDGER_MODEL, "best-speaker")))
+    lines = [line for line in lines if line[2] in tested.predictions]
+    seed, own = next(iter(tested.predictions[best].items()))
+    others = [tested.predictions[key].get(seed, tested.of(key)[0]) for _, _, key in lines]
+    comparisons = {
+        metric: corrected(
+            metric, [compare(metric, tested.truth, [other], [own], tested.resampling) for other in others]
+        )
+        for metric in ("mse", "ccc")
+    }
+    return [
+        {
+            "words": words,
+            "added": added,
+            "model": key[0],
+            "preset": key[1],
+            "parameters": settings[key]["parameters"],
+        }
+        | {
+            metric: {"score": METRICS[metric](tested.truth, others[number])} | vars(made[number])
+            for metric, made in comparisons.items()
+        }
+        for number, (words, added, key) in enumerate(lines)
+    ]
 
 
 def _by_speaker(
