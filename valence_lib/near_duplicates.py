@@ -10,15 +10,16 @@ from valence_lib.streams import Rows
 from valence_lib.waveforms import Waveform
 
 _CANDIDATES = (
-    0.8  # correlation of spectrograms from which two clips are listened to: copies cut anew keep 0.82 or more
+    0.8  # correlation of spectrograms from which two clips are listened to: copies cut anew keep 0.81 or more
 )
 # The highest correlation of two waveforms over all shifts that no unlike recordings reach. Copies at another level, in MP3 of 16
 # kbit/s, with noise at 20 dB or cut 0.1 s later keep 0.88 or more, those through a telephone 0.69; of RAVDESS's 1,440
 # clips, where speakers repeat a sentence nearly alike, unlike recordings reach 0.56, of EmoTale's 0.16.
 SIMILAR = 0.6
 _BANDS = 32
+_DEPTH = 30  # dB below a clip's loudest band: what is softer tells little of speech, and noise or silence changes it
 _NEIGHBOURS = 4  # that are looked at closely
-_LONGEST_SHIFT = 6  # frames, some 0.4 s
+_LONGEST_SHIFT = 20  # frames, some 1.3 s
 _LEAST_OVERLAP = 0.7  # of the shorter clip
 
 
@@ -27,9 +28,9 @@ def near_duplicates(
 ) -> pd.DataFrame:
     """Pairs of clips that are nearly the same recording.
 
-    Candidates are nearest neighbours by the mean and deviation of 32 bands, less the clip's level, whose frames correlate
-    when laid over each other at some shift of up to six frames. Those are listened to: what counts is the highest
-    correlation of the two waveforms over all shifts, which is 1 for a copy at any level.
+    Candidates are nearest neighbours by the mean and deviation of 32 bands, less the clip's level, without silence before and
+    after it; their frames correlate when laid over each other at some shift of up to 20 frames. Those are listened to: what
+    counts is the highest correlation of the two waveforms over all shifts, which is 1 for a copy at any level.
 
     Args:
         log_mels: each [shape=(frames, n_mels)], dB.
@@ -59,9 +60,13 @@ def near_duplicates(
 
 
 def _in_bands(log_mel: Rows) -> NDArray[np.float32]:
-    return np.stack(
+    """The clip without the silence before and after it, cut off below its loudest band, where noise would drown it."""
+    bands = np.stack(
         [band.mean(axis=1) for band in np.array_split(log_mel, min(_BANDS, log_mel.shape[1]), axis=1)], axis=1
     )
+    least = bands.max() - _DEPTH
+    sounding = np.flatnonzero(bands.max(axis=1) >= least)
+    return np.maximum(bands[sounding[0] : sounding[-1] + 1], least)
 
 
 def _summary(log_mel: Rows) -> NDArray[np.float64]:
@@ -71,15 +76,14 @@ def _summary(log_mel: Rows) -> NDArray[np.float64]:
 
 
 def _pattern(log_mel: Rows) -> NDArray[np.float32]:
-    """Each band's course within the clip, the quietest cut off 50 dB below its loudest, where noise would drown them."""
+    """Each band's course within the clip."""
     bands = _in_bands(log_mel)
-    bands = np.maximum(bands, bands.max() - 50)
     return bands - bands.mean(axis=0)
 
 
 def _alike(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """The highest correlation of two patterns over shifts; -1 where their lengths are too unlike."""
-    least = _LEAST_OVERLAP * max(len(first), len(second))
+    """The highest correlation of two patterns over shifts; -1 where none lays enough of them over each other."""
+    least = _LEAST_OVERLAP * min(len(first), len(second))
     best = -1.0
     for shift in range(-_LONGEST_SHIFT, _LONGEST_SHIFT + 1):
         a, b = (first, second[shift:]) if shift >= 0 else (first[-shift:], second)

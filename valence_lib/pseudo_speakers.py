@@ -36,11 +36,15 @@ def pseudo_speakers(log_mels: Sequence[Rows], voices: Sequence[Rows]) -> NDArray
 
     spectra = np.stack([_long_term_spectrum(clip) for clip in log_mels])
     scaled = (spectra - spectra.mean(axis=0)) / np.maximum(spectra.std(axis=0), 1e-6)
+    if len(scaled) == 1:  # nobody to be told apart from
+        return np.array(["voice 00"])
     components = PCA(min(_COMPONENTS, *scaled.shape), random_state=0).fit_transform(scaled)
     pitch = np.array([_pitch(clip) for clip in voices])
     pitch = (pitch - pitch.mean()) / max(pitch.std(), 1e-6)
-    described = np.column_stack([components / components.std(axis=0).max(), _WEIGHT_OF_PITCH * pitch])
-    n_clusters = int(np.clip(len(spectra) / _CLIPS_PER_CLUSTER, _FEWEST, _MOST))
+    described = np.column_stack(
+        [components / max(components.std(axis=0).max(), 1e-6), _WEIGHT_OF_PITCH * pitch]
+    )
+    n_clusters = min(int(np.clip(len(spectra) / _CLIPS_PER_CLUSTER, _FEWEST, _MOST)), len(spectra))
     labels = KMeans(n_clusters, n_init=10, random_state=0).fit_predict(described)
     return np.array([f"voice {label:02d}" for label in labels])
 
