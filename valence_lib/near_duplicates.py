@@ -101,4 +101,5 @@ def waveform_similarity(first: Waveform, second: Waveform) -> float:
     from scipy.signal import correlate
 
     size = float(np.linalg.norm(first) * np.linalg.norm(second))
-    return float(np.abs(correlate(first, second, method="fft")).max()) / size if size > 0 else 0.0
+    highest = float(np.abs(correlate(first, second, method="fft")).max())
+    return min(1.0, highest / size) if size > 0 else 0.0
