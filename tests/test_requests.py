@@ -15,7 +15,7 @@ TUNED = {"model": "CNN", "changes": {"learning_rate": 0.01}, "clips": "", "trial
     ("changes", "message"),
     [
         ({"protocol": "cvs"}, "no protocol 'cvs'. Did you mean 'cv'"),
-        ({"protocol": ""}, "holdout, cv"),
+        ({"protocol": ""}, "Known: cv, holdout"),
         (
             {"protocol": "cv", "folds": 2},
             "FOLDS=2 was given; expected 3 or more: one to test, one to validate",
