@@ -299,14 +299,18 @@ class Request:
             report | runs | {"designs": self.designs()} | tuned,
         )
         errors = Job(
-            "error_analysis", "notebooks/4_error_analysis.ipynb", "notebooks/4_error_analysis.ipynb", report
+            "error_analysis",
+            "notebooks/4_error_analysis.ipynb",
+            "notebooks/4_error_analysis.ipynb",
+            report | {"corpus": self.corpus_seen_from_notebooks()},
+            modules=every_module,
         )
         write_up = Job(
             "report",
             "notebooks/5_report.ipynb",
             "notebooks/5_report.ipynb",
             report,
-            modules=_modules_of_models(SEED_MODELS),
+            modules=_modules_of_models(NETWORKS),
             values={"settings": _recipes(SEED_MODELS, "default", 0)},
         )
         render = Job(
