@@ -59,6 +59,7 @@ STREAMS = {
     "log_mel": Stream("valence_lib.features"),
     "voice": Stream("valence_lib.voice"),
     "fine_mel": Stream("valence_lib.fine_mel"),
+    "fine_timbre": Stream("valence_lib.fine_mel"),
     "voice_statistics": Stream("valence_lib.voice_statistics", per="clip"),
     "log_mel_statistics": Stream("valence_lib.log_mel_statistics", of="log_mel", per="clip"),
     "egemaps": Stream("valence_lib.opensmile_features", per="clip"),
