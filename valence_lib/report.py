@@ -26,6 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from valence_lib.agreement import raters
+from valence_lib.calibration import half_width
 from valence_lib.corpora import RATER_COLUMN
 from valence_lib.errors import RunError
 from valence_lib.files import write_json, written_whole
@@ -207,6 +208,24 @@ def tested_predictions(folder: Path, run: str) -> pd.DataFrame:
     clips = load_frame(folder / "preprocess" / "clips.csv")
     clips = clips.drop(columns=[name for name in predictions if name in clips and name != "id"])
     return tested.merge(clips, on="id", validate="one_to_one")
+
+
+def interval_half_width(folder: Path, confidence: float) -> float:
+    """How far an interval reaches to either side of a prediction of a run, that is to hold this share of new clips.
+
+    From the run's errors on the clips that it was tested on: see `calibration.half_width`.
+
+    Raises:
+        RunError: the run has no predictions of tested clips.
+        SettingsError: no such share, or too few clips for it.
+    """
+    if not (folder / "predictions.csv").is_file():
+        raise RunError(
+            f"{str(folder)!r} holds no predictions.csv, from whose errors intervals are made; run 2_experiment.ipynb for it."
+        )
+    predictions = load_frame(folder / "predictions.csv")
+    tested = predictions[predictions["part"].isin(["test", "out_of_fold"])]
+    return half_width(tested["prediction"] - tested["truth"], confidence)
 
 
 def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
