@@ -20,8 +20,6 @@ def tone(f0: float | NDArray, seconds: float = 2.0, gain: float | NDArray = 0.1)
     return (gain * np.sum([np.sin(k * phase + k * k) / k for k in range(1, 6)], axis=0)).astype(np.float32)
 
 
-
-
 def columns(samples: NDArray[np.float32], settings: FeatureSettings = SETTINGS) -> dict[str, NDArray]:
     """The stream by its columns' names, without the first and the last two frames."""
     values = stream(samples, settings)[2:-2]
