@@ -21,6 +21,7 @@ class Model(NamedTuple):
         presets: where some are named, reports with PRESET=best show it, with these presets; else every report does.
         one_seed: whether chance plays no part in its training.
         needs: a package without which it is left out.
+        alone: whether it has runs of its own; else it is trained as a member of blends, which give it its rows.
     """
 
     source: str
@@ -28,6 +29,7 @@ class Model(NamedTuple):
     presets: tuple[str, ...] = ()
     one_seed: bool = False
     needs: str = ""
+    alone: bool = True
 
     @property
     def module(self) -> str:
@@ -68,7 +70,6 @@ STREAMS = {
 }
 
 _ON_STATISTICS: dict[str, Any] = {"streams": "log_mel_statistics", "refit": True}
-_BEST = ("best", "best-speaker")
 _NEURAL: dict[str, Any] = {
     "loss": "mse+ccc",
     "side_weight": 0.3,
@@ -98,11 +99,11 @@ MODELS = {
     ),
     # Ours, alone and together; the presets give the networks their streams.
     "VoiceSVR": Model(
-        "valence_lib.models.svr:SVR", {"streams": "voice_statistics", "refit": True}, _BEST, one_seed=True
+        "valence_lib.models.svr:SVR", {"streams": "voice_statistics", "refit": True}, alone=False
     ),
-    "AttentionLSTM": Model("valence_lib.models.attention_lstm:AttentionLSTM", _NEURAL, _BEST),
-    "CNNLSTM": Model("valence_lib.models.cnn_lstm:CNNLSTM", _NEURAL, _BEST),
-    "Blend": Model("", {"members": "VoiceSVR+AttentionLSTM"}, _BEST),
+    "AttentionLSTM": Model("valence_lib.models.attention_lstm:AttentionLSTM", _NEURAL, alone=False),
+    "CNNLSTM": Model("valence_lib.models.cnn_lstm:CNNLSTM", _NEURAL, presets=("best",)),
+    "Blend": Model("", {"members": "VoiceSVR+AttentionLSTM"}, presets=("best", "best-speaker")),
 }
 SEED_MODELS = ("LSTM1", "CNN", "LSTM2")  # the course report's
 # Those that read frames, and are trained in epochs; the others are fitted to one row of numbers a clip, or blended.

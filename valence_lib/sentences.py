@@ -49,8 +49,8 @@ def warnings(results: Results) -> list[str]:
     test_speakers = split["parts"][results["tested"]]["speakers"]
     if results["speakers"] and test_speakers < 10:
         found.append(
-            f"**Few speakers.** The {PART_WORDS[results['tested']]} clips come from {test_speakers} speakers; intervals that are resampled over so few "
-            "are rough, and tend to be too narrow."
+            f"**Few speakers.** The {PART_WORDS[results['tested']]} clips come from {test_speakers} speakers; their "
+            "intervals are wide, and rough."
         )
     return found
 
@@ -204,6 +204,8 @@ def presets(results: Results) -> str:
         return f"{presets({**results, 'rows': others})} {tuned(results['tuning'])}"
     if len(used) == 1:
         return f"One preset was used: {ways[used[0]]}."
+    if "best" in used:
+        return f"Of the presets, {'; '.join(ways[preset] for preset in used)}."
     return f"The presets differ in one thing alone: {'; '.join(ways[preset] for preset in used)}."
 
 

@@ -254,11 +254,7 @@ def differences_table(differences: pd.DataFrame) -> pd.DataFrame:
         line = lines.setdefault((kind, row["group"]), {"By": kind} if kind else {})
         line |= {"Group": row["group"], "Against": row["other"]}
         line["Clips"] = f"{row['n']:,} / {row['other_n']:,}"
-        speakers = row["speakers"], row["other_speakers"]
-        line["Speakers"] = f"{speakers[0]:,} / {speakers[1]:,}" if any(speakers) else "–"
-        title = METRIC_TITLES.get(row["metric"], "Bias")
-        line[f"{title} difference"] = with_interval(row["difference"], [row["low"], row["high"]])
-        line[f"{title} verdict"] = row["verdict"]
+        line[f"{METRIC_TITLES.get(row['metric'], 'Bias')} differs by"] = _difference(row)
     return pd.DataFrame(list(lines.values()))
 
 
