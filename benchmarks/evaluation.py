@@ -30,5 +30,5 @@ def bootstrap(count: int) -> dict[str, float]:
     started = time.perf_counter()
     resampling = Resampling(np.arange(count))  # no speakers are named: the dearest case
     score(truth, [prediction], resampling)
-    interval(resampling.scores("ccc", truth, prediction))
+    interval(0.5, resampling.scores("ccc", truth, prediction), resampling.n_groups, "ccc")
     return {"seconds": time.perf_counter() - started}

@@ -124,7 +124,7 @@ def _new_loop(material: Material, model: str, device: torch.device = CPU, **chan
     torch.manual_seed(0)
     settings = training_settings(model, "default", 0, **{"batch_size": BATCH_SIZE, **changes})
     # What an epoch leaves lies beside the features, which go when the benchmark ends.
-    return _Loop(material, settings, material.store._folder, device)
+    return _Loop(material, settings, material.store.folder, device)
 
 
 def our_epoch(loop: _Loop, rows: np.ndarray) -> Callable[[], None]:

@@ -53,6 +53,7 @@ ORDER = [
         "predicting",
         "training",
         "experiments",
+        "listening",
         "sweeping",
         "metrics",
         "agreement",
@@ -195,8 +196,8 @@ def test_the_front_door_imports_nothing_heavy(module):
 # What takes long to import, and the notebooks whose import cell needs it at once. What only a page, a run from
 # outside, or one figure needs stands nowhere: it is imported there.
 NEEDED_BY = {
-    "torch": ("2_experiment", "5_report", "explore", "leakage", "sweep"),
-    "numba": ("1_preprocess", "2_experiment", "5_report", "explore", "leakage", "sweep"),
+    "torch": ("2_experiment", "4_error_analysis", "5_report", "explore", "leakage", "sweep"),
+    "numba": ("1_preprocess", "2_experiment", "4_error_analysis", "5_report", "explore", "leakage", "sweep"),
     "matplotlib": ("1_preprocess", "2_experiment", "4_error_analysis", "5_report", "explore", "sweep"),
     "optuna": ("sweep",),
 } | dict.fromkeys(
@@ -226,8 +227,8 @@ def test_a_notebook_imports_nothing_heavy_that_it_does_not_need(notebook):
 def test_only_models_and_their_users_need_torch():
     found = {path for path in FILES if any(name.split(".")[0] == "torch" for name in _imported(path))}
     assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in found} <= {
-        "batches", "losses", "side_tasks", "pooling", "recurrence", "models", "runs", "predicting", "training", "experiments", "sweeping",
-        "architecture",
+        "batches", "losses", "side_tasks", "pooling", "recurrence", "models", "runs", "predicting", "training", "experiments", "listening",
+        "sweeping", "architecture",
         "provenance",  # asks torch how it computes, and imports it only then
     }  # fmt: skip
 

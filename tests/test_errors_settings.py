@@ -14,7 +14,7 @@ import pytest
 
 from valence_lib import errors
 from valence_lib.errors import ClipError, PickleRefused, SettingsError, ValenceError, unknown_name
-from valence_lib.registry import MODELS, PRESETS, training_settings
+from valence_lib.registry import LEDGER, NETWORKS, PRESETS, training_settings, trainings
 from valence_lib.settings import (
     PRECISIONS,
     STANDARDISE,
@@ -280,16 +280,39 @@ def test_the_other_models_train_at_one_rate(model: str):
 
 @pytest.mark.parametrize(
     ("preset", "standardise"),
-    [("default", "train"), ("seed", "none"), ("clip", "clip"), ("speaker", "speaker")],
+    [
+        *(("default", "train"), ("seed", "none"), ("clip", "clip"), ("speaker", "speaker")),
+        *(("best", "train"), ("best-speaker", "speaker")),
+    ],
 )
 def test_a_preset_says_by_what_is_standardised(preset: str, standardise: str):
-    assert set(PRESETS) == {"default", "seed", "clip", "speaker", "tuned"}
+    named = {"default", "seed", "clip", "speaker", "best", "best-speaker", "tuned"}
+    assert set(PRESETS) == named | {f"best-{name}" for name in LEDGER}
     assert training_settings("CNN", preset, 0).standardise == standardise
 
 
 def test_every_model_and_preset_go_together():
-    made = {training_settings(model, preset, 0).digest() for model in MODELS for preset in PRESETS}
-    assert len(made) == len(MODELS) * len(PRESETS)
+    made = {training_settings(model, preset, 0).digest() for model in NETWORKS for preset in PRESETS}
+    assert len(made) == len(NETWORKS) * len(PRESETS)
+
+
+def test_one_row_a_clip_cannot_be_standardised_within_the_clip():
+    with pytest.raises(SettingsError, match="standardise='clip' was given for log_mel_statistics"):
+        training_settings("SVR", "clip", 0)
+
+
+def test_a_preset_s_streams_are_for_networks():
+    members = trainings("Blend", "best", 0)
+    assert {name: settings.streams for name, settings in members.items()} == {
+        "VoiceSVR": "voice_statistics",
+        "AttentionLSTM": "voice+fine_timbre",
+    }
+    assert members["VoiceSVR"] == training_settings("VoiceSVR", "best", 0)
+
+
+@pytest.mark.parametrize("name", LEDGER)
+def test_every_line_of_the_ledger_changes_what_is_trained(name: str):
+    assert trainings("Blend", f"best-{name}", 0) != trainings("Blend", "best", 0)
 
 
 def test_changes_come_last():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from valence_lib.features import log_mel
-from valence_lib.fine_mel import BANDS, fine_mel
+from valence_lib.fine_mel import BANDS, fine_mel, fine_timbre
 from valence_lib.settings import FeatureSettings
 
 SETTINGS = FeatureSettings()
@@ -50,3 +50,13 @@ def test_a_steady_sound_has_nearly_no_deviation():
     time = np.arange(8000) / 8000
     waveform = sum(np.sin(2 * np.pi * 125 * n * time) for n in range(1, 30)).astype(np.float32)
     assert fine_mel(waveform, SETTINGS)[1:-1, BANDS:].max() < 1.0
+
+
+def test_timbre_is_the_same_at_every_level():
+    waveform = _noise(6000)
+    quiet, loud = fine_timbre(waveform * np.float32(0.1), SETTINGS), fine_timbre(waveform, SETTINGS)
+    np.testing.assert_allclose(quiet, loud, atol=0.01)
+    apart = fine_mel(waveform, SETTINGS) - loud
+    np.testing.assert_allclose(apart[:, :BANDS], apart[0, 0], atol=1e-4)
+    assert not apart[:, BANDS:].any()
+    assert np.mean(10 ** (loud[:, :BANDS] / 10)) == pytest.approx(1, rel=1e-4)

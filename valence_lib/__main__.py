@@ -77,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--run", required=True, type=Path, help="reports/<name>/runs/<run>")
     predict.add_argument("--output", type=Path, metavar="CSV", help="write there instead of printing")
+    predict.add_argument(
+        "--interval",
+        type=float,
+        metavar="PERCENT",
+        help="add the ends of an interval that is to hold so many of 100 new clips, such as 90",
+    )
     curve = predict.add_argument_group("a curve along long recordings, window by window")
     curve.add_argument("--window", type=float, metavar="SECONDS", help="how long a window is, such as 4")
     curve.add_argument(
@@ -253,9 +259,11 @@ def _predict(options: argparse.Namespace) -> int:
     # Only now what takes seconds to import: what was asked wrongly is said at once.
     from valence_lib.files import written_whole
     from valence_lib.predicting import Prediction, list_files, predict_files, predict_windows
+    from valence_lib.report import interval_half_width
     from valence_lib.runs import load_run
 
     run = load_run(options.run)
+    reach = None if options.interval is None else interval_half_width(options.run, options.interval / 100)
     files = list_files(options.files)
     if options.plot and len(files) > 1:
         raise SettingsError(f"--plot draws one recording, but {len(files)} files were given; give one.")
@@ -274,7 +282,7 @@ def _predict(options: argparse.Namespace) -> int:
             path = stack.enter_context(written_whole(options.output))
             file = stack.enter_context(path.open("w", encoding="utf-8", newline=""))
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
+        writer.writerow([*columns, *(() if reach is None else ("low", "high"))])
         for prediction in predictions:
             outcome = "" if prediction.valence is None else f"{prediction.valence:.4f}"
             if prediction.error is not None:
@@ -286,7 +294,11 @@ def _predict(options: argparse.Namespace) -> int:
                 curve.append(prediction)
             times = (prediction.start_seconds, prediction.end_seconds)
             seconds = ["" if time is None else f"{time:.3f}" for time in times]
-            writer.writerow([prediction.file, *(seconds if len(columns) == 4 else ()), outcome])
+            bounds: list[str] = []
+            if reach is not None:
+                value = prediction.valence
+                bounds = ["", ""] if value is None else [f"{value - reach:.4f}", f"{value + reach:.4f}"]
+            writer.writerow([prediction.file, *(seconds if len(columns) == 4 else ()), outcome, *bounds])
     if options.plot and curve:
         from valence_lib.figures import plot_valence_curve
 

@@ -85,11 +85,12 @@ class _Chosen:
 
 
 def predict_held_out(
-    material: Material, divisions: Divisions, folder: Path, validated: bool = True
+    material: Material, divisions: Divisions, folder: Path, validated: bool = True, member: str = ""
 ) -> pd.DataFrame:
     """What a run predicts for the clips that it was not trained on, one row a clip, part and fold.
 
     Args:
+        member: of a blend, to predict by it alone.
         validated: predict the validation clips too, which a run that was trained without `validated` has heard.
 
     Returns:
@@ -104,7 +105,7 @@ def predict_held_out(
             if not len(rows):
                 continue
             clips = material.clips.iloc[rows]
-            run = load_run(folder / division, validated=validates)
+            run = load_run(folder / division / member, validated=validates)
             predictions = run.hear(_Chosen(material, rows), clips["speaker"].tolist())
             found = clips[["id", "speaker", "duration_seconds", "valence"]].rename(
                 columns={"valence": "truth"}
@@ -123,3 +124,21 @@ def predict_held_out(
         | {"prediction": "mean"}
     )
     return pd.concat([held_out[~everywhere], means], ignore_index=True)
+
+
+def predict_by_members(
+    material: Material,
+    divisions: Divisions,
+    folder: Path,
+    model: str,
+    preset: str,
+    seed: int,
+    validated: bool = True,
+) -> pd.DataFrame:
+    """As `predict_held_out`, by each member of a blend alone, with the column member; no rows of any other model."""
+    members = [name for name in trainings(model, preset, seed) if name]
+    frames = [
+        predict_held_out(material, divisions, folder, validated, member).assign(member=member)
+        for member in members
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"member": []})

@@ -44,3 +44,14 @@ def fine_mel(waveform: Waveform, settings: FeatureSettings) -> NDArray[np.float3
     square = np.add.reduceat(bands**2, starts) / counts
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     return np.concatenate([mean, deviation], axis=1).astype(np.float32)
+
+
+def fine_timbre(waveform: Waveform, settings: FeatureSettings) -> NDArray[np.float32]:
+    """`fine_mel` whatever the clip's level: its means in dB above the clip's mean power a band.
+
+    How loud a clip is tells valence beside the same speaker's other clips, and misleads beside other recordings.
+    """
+    rows = fine_mel(waveform, settings)
+    means = rows[:, :BANDS]
+    means -= 10 * np.log10(np.mean(10 ** (means.astype(np.float64) / 10)))
+    return rows

@@ -203,7 +203,8 @@ class Request:
                 found[f"{model}-{preset}-{seed}"] = run | ({"changes": changes} if changes else {})
         for name in LEDGER if self.preset == "best" else ():
             preset = f"best-{name}"
-            run = {"model": LEDGER_MODEL, "preset": preset, "seed": self.seed}
+            # Only what it is tested by is of interest.
+            run = {"model": LEDGER_MODEL, "preset": preset, "seed": self.seed, "validated": False}
             found[f"{LEDGER_MODEL}-{preset}-{self.seed}"] = run
         return found
 
@@ -220,7 +221,7 @@ class Request:
         rows = [
             (model, first if model in NETWORKS else plain)
             for model, entry in MODELS.items()
-            if not entry.presets
+            if entry.alone and not entry.presets
         ]
         rows += [(model, "seed") for model in SEED_MODELS]
         if self.preset == "best":
@@ -299,14 +300,18 @@ class Request:
             report | runs | {"designs": self.designs()} | tuned,
         )
         errors = Job(
-            "error_analysis", "notebooks/4_error_analysis.ipynb", "notebooks/4_error_analysis.ipynb", report
+            "error_analysis",
+            "notebooks/4_error_analysis.ipynb",
+            "notebooks/4_error_analysis.ipynb",
+            report | {"corpus": self.corpus_seen_from_notebooks()},
+            modules=every_module,
         )
         write_up = Job(
             "report",
             "notebooks/5_report.ipynb",
             "notebooks/5_report.ipynb",
             report,
-            modules=_modules_of_models(SEED_MODELS),
+            modules=_modules_of_models(NETWORKS),
             values={"settings": _recipes(SEED_MODELS, "default", 0)},
         )
         render = Job(

@@ -5,6 +5,7 @@ here (`provenance` sees to that), so that a new model or preset leaves all finis
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from valence_lib.errors import SettingsError, unknown_name
@@ -20,6 +21,7 @@ class Model(NamedTuple):
         presets: where some are named, reports with PRESET=best show it, with these presets; else every report does.
         one_seed: whether chance plays no part in its training.
         needs: a package without which it is left out.
+        alone: whether it has runs of its own; else it is trained as a member of blends, which give it its rows.
     """
 
     source: str
@@ -27,6 +29,7 @@ class Model(NamedTuple):
     presets: tuple[str, ...] = ()
     one_seed: bool = False
     needs: str = ""
+    alone: bool = True
 
     @property
     def module(self) -> str:
@@ -59,6 +62,7 @@ STREAMS = {
     "log_mel": Stream("valence_lib.features"),
     "voice": Stream("valence_lib.voice"),
     "fine_mel": Stream("valence_lib.fine_mel"),
+    "fine_timbre": Stream("valence_lib.fine_mel"),
     "voice_statistics": Stream("valence_lib.voice_statistics", per="clip"),
     "log_mel_statistics": Stream("valence_lib.log_mel_statistics", of="log_mel", per="clip"),
     "egemaps": Stream("valence_lib.opensmile_features", per="clip"),
@@ -66,13 +70,11 @@ STREAMS = {
 }
 
 _ON_STATISTICS: dict[str, Any] = {"streams": "log_mel_statistics", "refit": True}
-_BEST = ("best", "best-speaker")
 _NEURAL: dict[str, Any] = {
-    "streams": "voice+fine_mel",
     "loss": "mse+ccc",
     "side_weight": 0.3,
     "mask_frames": 8,
-    "mask_columns": 8,
+    "mask_columns": 6,
     "averaged_epochs": 5,
     "refit": True,
 }
@@ -95,13 +97,13 @@ MODELS = {
         one_seed=True,
         needs="opensmile",
     ),
-    # Ours, alone and together.
+    # Ours, alone and together; the presets give the networks their streams.
     "VoiceSVR": Model(
-        "valence_lib.models.svr:SVR", {"streams": "voice_statistics", "refit": True}, _BEST, one_seed=True
+        "valence_lib.models.svr:SVR", {"streams": "voice_statistics", "refit": True}, alone=False
     ),
-    "AttentionLSTM": Model("valence_lib.models.attention_lstm:AttentionLSTM", _NEURAL, _BEST),
-    "CNNLSTM": Model("valence_lib.models.cnn_lstm:CNNLSTM", _NEURAL, _BEST),
-    "Blend": Model("", {"members": "VoiceSVR+AttentionLSTM"}, _BEST),
+    "AttentionLSTM": Model("valence_lib.models.attention_lstm:AttentionLSTM", _NEURAL, alone=False),
+    "CNNLSTM": Model("valence_lib.models.cnn_lstm:CNNLSTM", _NEURAL, presets=("best",)),
+    "Blend": Model("", {"members": "VoiceSVR+AttentionLSTM"}, presets=("best", "best-speaker")),
 }
 SEED_MODELS = ("LSTM1", "CNN", "LSTM2")  # the course report's
 # Those that read frames, and are trained in epochs; the others are fitted to one row of numbers a clip, or blended.
@@ -116,8 +118,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "seed": {"standardise": "none"},  # raw decibels, as in the course report
     "clip": {"standardise": "clip"},
     "speaker": {"standardise": "speaker"},
-    "best": {"standardise": "train"},
-    "best-speaker": {"standardise": "speaker"},  # hears the other clips of whoever is to be predicted
+    # A clip's level says something beside the same speaker's other clips, and misleads beside other recordings.
+    "best": {"standardise": "train", "streams": "voice+fine_timbre"},
+    "best-speaker": {"standardise": "speaker", "streams": "voice+fine_mel"},
     "tuned": {},  # what a sweep found best, which comes as changes: see `sweeping`
 }
 
@@ -142,7 +145,7 @@ LEDGER = {
     "no-masks": Ingredient("masks over time and frequency", False, {"mask_frames": 0, "mask_columns": 0}),
     "no-average": Ingredient("the mean of the last epochs' weights", False, {"averaged_epochs": 1}),
     "no-refit": Ingredient("training on validation clips too", False, {"refit": False}),
-    "no-voice": Ingredient("pitch, voicing and intensity for the network", False, {"streams": "fine_mel"}),
+    "no-voice": Ingredient("pitch, voicing and intensity for the network", False, {"streams": "fine_timbre"}),
     "no-fine": Ingredient(
         "short frames (the course's log-mel in their place)", False, {"streams": "voice+log_mel"}
     ),
@@ -152,7 +155,7 @@ LEDGER = {
         {"members": "VoiceSVR+AttentionLSTM+CNNLSTM"},
     ),
     "long-frames": Ingredient(
-        "the course's log-mel for the network", True, {"streams": "voice+fine_mel+log_mel"}
+        "the course's log-mel for the network", True, {"streams": "voice+fine_timbre+log_mel"}
     ),
 }
 LEDGER_MODEL = "Blend"
@@ -192,18 +195,20 @@ def streams_named(names: str) -> tuple[str, ...]:
 def training_settings(model: str, preset: str, seed: int, **changes: Any) -> TrainingSettings:
     """The settings of one training, or of a blend: the model's recipe, then the preset, then `changes`.
 
+    A preset's streams are frames, for networks; models that are fitted to one row a clip keep their own.
+
     Raises:
         SettingsError: unknown model, preset, stream or parameter (the message names the nearest).
     """
     recipe = model_entry(model).recipe
     if preset not in PRESETS:
         raise SettingsError(unknown_name("preset", preset, PRESETS))
+    own_streams = model not in NETWORKS and "members" not in recipe
+    of_preset = {
+        name: value for name, value in PRESETS[preset].items() if not (own_streams and name == "streams")
+    }
     named = {"model": model, "preset": preset, "seed": seed}
-    return _resolved({**recipe, **PRESETS[preset], **named, **changes})
-
-
-def _resolved(values: Mapping[str, Any]) -> TrainingSettings:
-    settings = TrainingSettings.from_mapping(values)
+    settings = TrainingSettings.from_mapping({**recipe, **of_preset, **named, **changes})
     per = STREAMS[streams_named(settings.streams)[0]].per
     if per == "clip" and settings.standardise == "clip":
         raise SettingsError(
@@ -222,17 +227,12 @@ def trainings(model: str, preset: str, seed: int, **changes: Any) -> dict[str, T
     settings = training_settings(model, preset, seed, **changes)
     if not settings.members:
         return {"": settings}
-    return {member: _member_settings(member, preset, seed, changes) for member in settings.members.split("+")}
-
-
-def _member_settings(member: str, preset: str, seed: int, changes: Mapping[str, Any]) -> TrainingSettings:
-    """A member's settings: as those of a run of its own, but that it has no members, and that streams of frames are for networks."""
-    left_out = {"members"} if member in NETWORKS else {"members", "streams"}
-    recipe = model_entry(member).recipe
-    of_preset = {name: value for name, value in PRESETS[preset].items() if name not in left_out}
-    own = {name: value for name, value in changes.items() if name not in left_out}
-    named = {"model": member, "preset": preset, "seed": seed}
-    return _resolved({**recipe, **of_preset, **named, **own})
+    found = {}
+    for member in settings.members.split("+"):
+        left_out = {"members"} if member in NETWORKS else {"members", "streams"}
+        own = {name: value for name, value in changes.items() if name not in left_out}
+        found[member] = replace(training_settings(member, preset, seed, **own), members="")
+    return found
 
 
 def modules_of(settings: TrainingSettings) -> list[str]:

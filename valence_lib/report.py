@@ -3,7 +3,8 @@
 reports/<name>/
   preprocess/       clips.csv, quarantine.csv, corpus.json, and divisions.csv of a cross-validation
   runs/<run>/       one training each; <run> is model-preset-seed
-  errors/           what the error analysis found, as CSV
+  leakage/<design>/ what the chosen model predicts on folds of another design
+  errors/           what the error analysis found: errors.json, and worst.npz, the worst clips and what was heard in them
   results.json      the contract for other programs and the source of every number in the report
   seconds.json      what was measured with a clock, apart from what can be had again
   predictions.csv   for an unlabelled test part, in the course format
@@ -15,6 +16,7 @@ from __future__ import annotations  # what is only named in signatures is not im
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from valence_lib.agreement import raters
+from valence_lib.calibration import half_width
 from valence_lib.corpora import RATER_COLUMN
 from valence_lib.errors import RunError
 from valence_lib.files import write_json, written_whole
@@ -33,8 +36,10 @@ from valence_lib.tables import title_of
 
 if TYPE_CHECKING:
     from valence_lib.corpora import Corpus
+    from valence_lib.occlusion import Occlusion
     from valence_lib.protocols import Split
     from valence_lib.training import Material
+    from valence_lib.waveforms import Waveform
 
 GROUPINGS = ("speaker", "sex", "language", "emotion", "sentence")
 NUMBER_COLUMNS = {
@@ -203,6 +208,65 @@ def tested_predictions(folder: Path, run: str) -> pd.DataFrame:
     clips = load_frame(folder / "preprocess" / "clips.csv")
     clips = clips.drop(columns=[name for name in predictions if name in clips and name != "id"])
     return tested.merge(clips, on="id", validate="one_to_one")
+
+
+def interval_half_width(folder: Path, confidence: float) -> float:
+    """How far an interval reaches to either side of a prediction of a run, that is to hold this share of new clips.
+
+    From the run's errors on the clips that it was tested on: see `calibration.half_width`.
+
+    Raises:
+        RunError: the run has no predictions of tested clips.
+        SettingsError: no such share, or too few clips for it.
+    """
+    if not (folder / "predictions.csv").is_file():
+        raise RunError(
+            f"{str(folder)!r} holds no predictions.csv, from whose errors intervals are made; run 2_experiment.ipynb for it."
+        )
+    predictions = load_frame(folder / "predictions.csv")
+    tested = predictions[predictions["part"].isin(["test", "out_of_fold"])]
+    return half_width(tested["prediction"] - tested["truth"], confidence)
+
+
+def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows, ready for JSON, which has no NaN: None stands for it."""
+    return [
+        {
+            str(key): None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in row.items()
+        }
+        for row in table.to_dict("records")
+    ]
+
+
+def save_worst(folder: Path, waveforms: Sequence[Waveform], occlusions: Sequence[Occlusion]) -> None:
+    """Write worst.npz: some clips, and what a model heard in each, for `load_worst`."""
+    arrays: dict[str, Any] = {}
+    for number, (waveform, occlusion) in enumerate(zip(waveforms, occlusions, strict=True)):
+        arrays[f"waveform {number}"] = waveform
+        arrays |= {f"{name} {number}": values for name, values in occlusion._asdict().items()}
+    with written_whole(folder / "worst.npz") as path:
+        np.savez(path, allow_pickle=False, **arrays)
+
+
+def load_worst(folder: Path) -> list[tuple[Waveform, Occlusion]]:
+    """What `save_worst` wrote."""
+    from valence_lib.occlusion import Occlusion
+
+    with np.load(folder / "worst.npz", allow_pickle=False) as file:
+        count = sum(name.startswith("waveform") for name in file.files)
+        return [
+            (
+                file[f"waveform {n}"],
+                Occlusion(
+                    file[f"change {n}"],
+                    file[f"time_edges {n}"],
+                    file[f"band_edges {n}"],
+                    float(file[f"prediction {n}"]),
+                ),
+            )
+            for n in range(count)
+        ]
 
 
 def groupings(predictions: pd.DataFrame) -> list[str]:

@@ -151,15 +151,25 @@ def collect_results(
         settings[key] = training | {"parameters": content["parameters"]}
         frame = load_frame(folder / "runs" / run / "predictions.csv")
         for of_part in scored.values():
-            of_part.add(key, training["seed"], frame)
+            if of_part.part in set(frame["part"]):
+                of_part.add(key, training["seed"], frame)
         seconds.setdefault(title_of(training), []).append(_seconds(folder / "runs" / run))
+        if content.get("members") and not _in_ledger(key):
+            for member, alone in _members(folder / "runs" / run, training["preset"]).items():
+                settings[member] = alone["settings"]
+                for of_part in scored.values():
+                    of_part.add(member, training["seed"], alone["predictions"])
     shown = {key: made for key, made in settings.items() if not _in_ledger(key)}
     rows = [
         row
         for of_part in scored.values()
         for row in [
             of_part.mean_row(),
-            *(of_part.row(key, made["standardise"], made["parameters"]) for key, made in shown.items()),
+            *(
+                of_part.row(key, made["standardise"], made["parameters"])
+                | {"member_of": made.get("member_of", "")}
+                for key, made in shown.items()
+            ),
         ]
     ]
     tested = scored[list(scored)[-1]]
@@ -182,6 +192,18 @@ def collect_results(
     if tuning:
         results["tuning"] = dict(tuning)
     return results, {title: float(np.mean(measured)) for title, measured in seconds.items()}
+
+
+def _members(run: Path, preset: str) -> dict[Key, dict[str, Any]]:
+    """What each member of a blend predicts alone, and its settings, by its model and the blend's preset."""
+    frame = load_frame(run / "members.csv")
+    found = {}
+    for member, of_member in frame.groupby("member", sort=False):
+        place = next(path.parent for path in sorted(run.rglob("settings.json")) if path.parent.name == member)
+        content = load_json(place / "settings.json")
+        made = content["training"] | {"parameters": content["parameters"], "member_of": run.name}
+        found[str(member), preset] = {"settings": made, "predictions": of_member}
+    return found
 
 
 def _seconds(run: Path) -> float:

@@ -49,8 +49,8 @@ def warnings(results: Results) -> list[str]:
     test_speakers = split["parts"][results["tested"]]["speakers"]
     if results["speakers"] and test_speakers < 10:
         found.append(
-            f"**Few speakers.** The {PART_WORDS[results['tested']]} clips come from {test_speakers} speakers; intervals that are resampled over so few "
-            "are rough, and tend to be too narrow."
+            f"**Few speakers.** The {PART_WORDS[results['tested']]} clips come from {test_speakers} speakers; their "
+            "intervals are wide, and rough."
         )
     return found
 
@@ -204,6 +204,8 @@ def presets(results: Results) -> str:
         return f"{presets({**results, 'rows': others})} {tuned(results['tuning'])}"
     if len(used) == 1:
         return f"One preset was used: {ways[used[0]]}."
+    if "best" in used:
+        return f"Of the presets, {'; '.join(ways[preset] for preset in used)}."
     return f"The presets differ in one thing alone: {'; '.join(ways[preset] for preset in used)}."
 
 
@@ -393,3 +395,132 @@ def disagreeing(found: Disagreement, models: int) -> str:
 
 def _capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def metered(results: Results) -> str:
+    """How much of the chosen model's score comes from having met the speakers, or the sentences, before."""
+    rows = {row["design"]: row for row in results["leakage"]}
+    reference = rows.get("speaker")
+    if reference is None or "mse" not in reference:
+        reasons = "; ".join(dict.fromkeys(row["why"] for row in rows.values() if row["why"]))
+        return f"How much comes from having met the speakers before could not be measured: {reasons}"
+    words = {
+        "random": "With clips dealt at random, so that speakers and sentences are heard on both sides",
+        "sentence": "With speakers heard on both sides, but no sentence",
+        "both": "With neither speaker nor sentence heard before, and less to train on",
+    }
+    who = "voices that sound alike, which stand in for the speakers," if reference["pseudo"] else "speakers"
+    parts = [
+        f"On {who} that it never heard, the chosen model has an MSE of {rounded(reference['mse'])} and a CCC of "
+        f"{rounded(reference['ccc'])}."
+    ]
+    for design, beginning in words.items():
+        row = rows.get(design)
+        if row is None:
+            continue
+        if row["why"]:
+            parts.append(f"{beginning}: not measured, since {row['why'][0].lower()}{row['why'][1:]}")
+            continue
+        against = row["against"]["ccc"]
+        verdict = {
+            "better": "is **inflated** by",
+            "worse": "is lower, which changes it by",
+            "tie": "is a **tie** with that, off by",
+        }[against["verdict"]]
+        parts.append(
+            f"{beginning}, its CCC is {rounded(row['ccc'])}, which {verdict} "
+            f"{with_interval(against['difference'], [against['low'], against['high']])}; its MSE is {rounded(row['mse'])}, "
+            f"a difference of {with_interval(row['against']['mse']['difference'], [row['against']['mse']['low'], row['against']['mse']['high']])}."
+        )
+    return " ".join(parts)
+
+
+def ledger(results: Results) -> str:
+    """Which ingredients of the best model pay, and which are ties."""
+    taken = [line for line in results["ablation"] if not line["added"]]
+    added = [line for line in results["ablation"] if line["added"]]
+
+    def which(lines: Sequence[Mapping[str, Any]], verdict: str) -> list[str]:
+        return [
+            line["words"] for line in lines if verdict in (line["mse"]["verdict"], line["ccc"]["verdict"])
+        ]
+
+    pays, hurts, helps = which(taken, "worse"), which(taken, "better"), which(added, "better")
+    parts = [
+        f"Taken away, {_listed(pays)} {'makes' if len(pays) == 1 else 'make'} the best model **worse** by MSE or CCC."
+        if pays
+        else "No single ingredient that is taken away makes the best model worse by more than luck."
+    ]
+    if hurts:
+        parts.append(f"Without {_listed(hurts)} it would be **better**.")
+    ties = [line["words"] for line in taken if line["words"] not in (*pays, *hurts)]
+    if ties:
+        parts.append(f"Without {_listed(ties)} it is a **tie**.")
+    if helps:
+        parts.append(f"Added, {_listed(helps)} {'makes' if len(helps) == 1 else 'make'} it **better**.")
+    rest = [line["words"] for line in added if line["words"] not in helps]
+    if rest:
+        parts.append(f"With {_listed(rest)} it is no better.")
+    return " ".join(parts)
+
+
+def calibrated(results: Results) -> str:
+    """How far predictions are shrunk, and what shrinking and stretching would change on these clips."""
+    found = results["calibration"]
+    best_mse, best_ccc = found["optima"]["mse"], found["optima"]["ccc"]
+    shrunk = (
+        "too close to their mean"
+        if found["slope"] > 1.05
+        else "too far apart"
+        if found["slope"] < 0.95
+        else "as far apart as they should be"
+    )
+    return (
+        f"A difference of one point between two predictions goes with {rounded(found['slope'], 2)} points between the ratings "
+        f"(1 would be calibrated): by MSE, the predictions lie {shrunk}. They keep {found['kept']:.0%} of the ratings' differences, and "
+        f"are off by {rounded(found['bias'], 2)} points on average. Moved from their mean by a factor of {rounded(best_mse['scale'], 2)}, they would have the lowest "
+        f"MSE, {rounded(best_mse['mse'])} (CCC {rounded(best_mse['ccc'])}); by {rounded(best_ccc['scale'], 2)}, the highest CCC, "
+        f"{rounded(best_ccc['ccc'])} (MSE {rounded(best_ccc['mse'])}). Both factors are known from these very clips alone, and are not used."
+    )
+
+
+def covered(results: Results) -> str:
+    """How far a single prediction may be off."""
+    found = results["intervals_coverage"]
+    return (
+        f"An interval of ±{rounded(found['half_width'], 2)} points around a prediction is to hold {found['confidence']:.0%} of new clips. "
+        f"Made for each {results['resampled']} from the errors of all others, such intervals, {rounded(found['width'], 2)} points wide, hold "
+        f"{found['coverage']:.1%} of the {found['n']:,} clips [{found['interval'][0]:.1%}, {found['interval'][1]:.1%}]."
+    )
+
+
+def seeds_compared(results: Results) -> str:
+    """What luck in training alone makes: two seeds of the chosen model against each other."""
+    found = results["seeds_compared"]
+    if found is None:
+        return "The chosen model was trained once, so that what luck in training makes is not known."
+    words = {
+        "tie": "are a **tie**",
+        "better": "differ: the first is better",
+        "worse": "differ: the second is better",
+    }
+    first, second = found["seeds"]
+    return (
+        f"Two trainings of the chosen model that differ in their seed alone ({first} and {second}) {words[found['mse']['verdict']]} by MSE, "
+        f"{with_interval(found['mse']['difference'], [found['mse']['low'], found['mse']['high']])}."
+    )
+
+
+def agreement(results: Results) -> str:
+    """How reliable the mean rating is."""
+    raters = results["raters"]
+    if not raters:
+        return ""
+    said = f"{raters['raters']} raters judged {raters['clips']:,} clips. "
+    if raters["alpha"] is None:
+        return said + "No clip was judged by all of them, so that the reliability of the mean is not known."
+    return (
+        said
+        + f"The reliability of their mean is {rounded(raters['alpha'])} by Cronbach's alpha and {rounded(raters['icc_2k'])} by ICC(2,k), "
+        "which counts a rater's constant bias as error."
+    )

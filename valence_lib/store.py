@@ -225,6 +225,7 @@ class FeatureStore(ClipRows):
 
     def __init__(self, folder: Path, clips: pd.DataFrame, settings: FeatureSettings):
         self.settings = settings
+        self.folder = folder
         self._shards = _Shards(folder)
         self._clips = clips
         self._names = clips["shard"].tolist()

@@ -254,11 +254,7 @@ def differences_table(differences: pd.DataFrame) -> pd.DataFrame:
         line = lines.setdefault((kind, row["group"]), {"By": kind} if kind else {})
         line |= {"Group": row["group"], "Against": row["other"]}
         line["Clips"] = f"{row['n']:,} / {row['other_n']:,}"
-        speakers = row["speakers"], row["other_speakers"]
-        line["Speakers"] = f"{speakers[0]:,} / {speakers[1]:,}" if any(speakers) else "–"
-        title = METRIC_TITLES.get(row["metric"], "Bias")
-        line[f"{title} difference"] = with_interval(row["difference"], [row["low"], row["high"]])
-        line[f"{title} verdict"] = row["verdict"]
+        line[f"{METRIC_TITLES.get(row['metric'], 'Bias')} differs by"] = _difference(row)
     return pd.DataFrame(list(lines.values()))
 
 
@@ -289,3 +285,94 @@ def worst_rated_table(predictions: pd.DataFrame) -> pd.DataFrame:
         texts = [", ".join("–" if pd.isna(r) else f"{r:g}" for r in clip) for clip in ratings]
         table.insert(list(table).index("True") + 1, "Raters", texts)
     return table
+
+
+DESIGN_WORDS = {
+    "speaker": "no speaker",
+    "random": "speakers and sentences",
+    "sentence": "speakers, but no sentence",
+    "both": "neither speaker nor sentence",
+}
+
+
+def leakage_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The leakage meter: what a model scores by what test clips may share with those that it was trained on."""
+    lines = []
+    for row in rows:
+        line = {
+            "Test and training clips share": DESIGN_WORDS[row["design"]]
+            + (" (voices)" if row["pseudo"] else "")
+        }
+        if row["why"] or "mse" not in row:
+            line |= dict.fromkeys(["Trained on", "MSE", "CCC", "MSE beyond", "CCC beyond"], "–")
+        else:
+            line["Trained on"] = f"{row['trained']:,.0f} clips"
+            line |= {
+                title: with_interval(row[m], row["intervals"][m])
+                for m, title in (("mse", "MSE"), ("ccc", "CCC"))
+            }
+            for metric, title in (("mse", "MSE beyond"), ("ccc", "CCC beyond")):
+                line[title] = "–" if row["against"] is None else _difference(row["against"][metric])
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def ablation_table(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The ablation ledger: each ingredient taken away from the best model or added to it."""
+    return pd.DataFrame(
+        {
+            "Ingredient": f"{'with' if line['added'] else 'without'} {line['words']}",
+            "MSE": rounded(line["mse"]["score"]),
+            "MSE changes by": _difference(line["mse"]),
+            "CCC": rounded(line["ccc"]["score"]),
+            "CCC changes by": _difference(line["ccc"]),
+            "Parameters": f"{line['parameters']:,}",
+        }
+        for line in lines
+    )
+
+
+def ablation_points(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """What the forest plot takes: label, metric, difference, low, high, verdict and kind of each line of the ledger."""
+    return pd.DataFrame(
+        {
+            "label": line["words"],
+            "metric": metric,
+            "kind": "added" if line["added"] else "taken away",
+            **{name: line[metric][name] for name in ("difference", "low", "high", "verdict")},
+        }
+        for line in lines
+        for metric in ("mse", "ccc")
+    )
+
+
+def comparison_table(results: Mapping[str, Any]) -> pd.DataFrame:
+    """What the comparisons of results.json found, one line a pair."""
+    by_pair: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in results["comparisons"]:
+        titles = tuple(f"{model}, {preset}" for model, preset in (one["first"], one["second"]))
+        by_pair.setdefault((titles[0], titles[1]), {})[one["metric"]] = one
+    return pd.DataFrame(
+        {
+            "Model": first,
+            "against": second,
+            "MSE": _difference(found["mse"]),
+            "p (Holm)": rounded(found["mse"]["p_holm"]),
+            "CCC": _difference(found["ccc"]),
+            "p (Holm) ": rounded(found["ccc"]["p_holm"]),
+        }
+        for (first, second), found in by_pair.items()
+    )
+
+
+def rater_table(raters: Mapping[str, Any]) -> pd.DataFrame:
+    """Each rater against the mean of the others."""
+    return pd.DataFrame(
+        {"Rater": name.removeprefix("valence_"), "MSE": rounded(found["mse"]), "CCC": rounded(found["ccc"])}
+        for name, found in raters["by_rater"].items()
+    )
+
+
+def _difference(comparison: Mapping[str, Any]) -> str:
+    """A difference with its interval and verdict."""
+    return f"{with_interval(comparison['difference'], [comparison['low'], comparison['high']])} {comparison['verdict']}"

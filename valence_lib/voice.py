@@ -13,7 +13,7 @@ from valence_lib.waveforms import Waveform
 COLUMNS = (
     "pitch",  # octaves above 150 Hz; where hardly voiced, on the line between the voiced frames around
     "voicing",  # 0 (unvoiced) to 1 (periodic throughout): the mean strength, which counts where voiced
-    "intensity",  # dB re full scale, of the mean power
+    "intensity",  # dB below the clip's loudest fine frame, of the mean power: the clip's level tells more of a microphone
     "pitch change",  # octaves a second, within the frame; 0 where hardly voiced
     "intensity change",  # dB a second, within the frame
     "harmonicity",  # dB: the harmonics' power to that of the noise
@@ -129,7 +129,7 @@ def voice(waveform: Waveform, settings: FeatureSettings) -> NDArray[np.float32]:
     columns = [
         pitch,
         of_voiced.sum(axis=1) / counted,
-        10 * np.log10(power),
+        10 * np.log10(power) - fine.intensity_db.max(),
         sounding * np.clip(pitch_change, -_STEEPEST, _STEEPEST),
         intensity_change,
         (of_all * fine.hnr_db[places]).sum(axis=1) / counted,

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from valence_lib.models.attention_lstm import AttentionLSTM
+from valence_lib.models.attention_lstm import AttentionReader, own_frames
 
 
-class CNNLSTM(AttentionLSTM):
-    """The hybrid that the course report proposes: two convolutional layers along time, then `AttentionLSTM`.
+class CNNLSTM(AttentionReader):
+    """The hybrid that the course report proposes: two convolutional layers along time, then `AttentionReader`.
 
     Each convolution looks at three frames and all columns at once, 64 channels with ReLU.
     """
@@ -19,7 +19,7 @@ class CNNLSTM(AttentionLSTM):
 
     def read(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """What `linear` tells valence from [shape=(batch, 128)]."""
-        own = torch.arange(frames.shape[1], device=frames.device) < lengths.to(frames.device)[:, None]
+        own = own_frames(frames.shape[1], lengths.to(frames.device))
         # Zeros beyond a clip's end, as a convolution finds them beyond the end of the clip alone.
         maps = torch.where(own[:, :, None], frames, 0.0).transpose(1, 2)
         for convolution in (self.convolution_1, self.convolution_2):
