@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from valence_lib.calibration import calibrate, coverage, optima
+from valence_lib.calibration import FEWEST_CLIPS, calibrate, coverage, optima
 from valence_lib.errors import RunError
 from valence_lib.evaluation import Resampling, compare, corrected, groups_of, score
 from valence_lib.files import digest_of
@@ -185,7 +185,7 @@ def collect_results(
         "ablation": _ablation(tested, settings),
         "seeds_compared": _seeds_compared(tested, key),
         "calibration": calibrate(tested.truth, own) | {"optima": optima(tested.truth, own)},
-        "intervals_coverage": coverage(tested.truth, own, tested.groups),
+        "intervals_coverage": _coverage(tested, own),
         "leakage": measure(folder / "leakage", designs, _by_speaker(corpus, tested, own, divisions)),
         "rows": rows,
     }
@@ -228,6 +228,14 @@ def _choose(scores: Mapping[tuple[Key, str], Mapping[int, float]]) -> dict[str, 
     ((model, preset), _), by_seed = min(scores.items(), key=lambda one: np.mean(list(one[1].values())))
     seed = min(by_seed, key=lambda seed: by_seed[seed])
     return {"model": model, "preset": preset, "run": run_name(model, preset, seed)}
+
+
+def _coverage(tested: _Scored, own: np.ndarray) -> dict[str, Any] | None:
+    """How many clips their prediction intervals hold; None where there are too few clips to make any."""
+    largest = max(np.unique(tested.groups, return_counts=True)[1])
+    if len(own) - largest < FEWEST_CLIPS:
+        return None
+    return coverage(tested.truth, own, tested.groups)
 
 
 def _in_ledger(key: Key) -> bool:
