@@ -279,6 +279,7 @@ class _Loop:
             "validation_mse": self._validate(1),
         }
         self.history.append(row)
+        self._save_settings()  # once more: only now is the model's size known
         save_best(self.making, self.model, self.standardiser)
         self.seconds += time.perf_counter() - started
         self._note_progress()
@@ -349,6 +350,9 @@ class _Loop:
     def begin(self) -> None:
         """Make room for a new training."""
         shutil.rmtree(self.making, ignore_errors=True)
+        self._save_settings()
+
+    def _save_settings(self) -> None:
         save_settings(
             self.making,
             self.material.store.settings,

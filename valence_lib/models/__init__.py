@@ -37,5 +37,6 @@ def build_model(name: str, width: int = 128) -> nn.Module:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """How many numbers training adjusts."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    """How many numbers training adjusts, or a fit leaves."""
+    adjusted = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return adjusted or sum(buffer.numel() for buffer in model.buffers())
