@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from valence_lib.calibration import calibrate, coverage, optima
-from valence_lib.errors import RunError
+from valence_lib.errors import RunError, SettingsError
 from valence_lib.evaluation import Resampling, compare, corrected, groups_of, score
 from valence_lib.files import digest_of
 from valence_lib.leakage import measure
@@ -185,7 +185,7 @@ def collect_results(
         "ablation": _ablation(tested, settings),
         "seeds_compared": _seeds_compared(tested, key),
         "calibration": calibrate(tested.truth, own) | {"optima": optima(tested.truth, own)},
-        "intervals_coverage": coverage(tested.truth, own, tested.groups),
+        "intervals_coverage": _coverage(tested, own),
         "leakage": measure(folder / "leakage", designs, _by_speaker(corpus, tested, own, divisions)),
         "rows": rows,
     }
@@ -288,6 +288,14 @@ def _by_speaker(
         [np.isin(parts, ["train", "validation"]).sum() for parts in divisions.values()]
     )
     return frame
+
+
+def _coverage(tested: _Scored, own: np.ndarray) -> dict[str, Any] | None:
+    """How many clips their prediction intervals hold; None where other groups have too few clips to make any."""
+    try:
+        return coverage(tested.truth, own, tested.groups)
+    except SettingsError:
+        return None
 
 
 def _seeds_compared(tested: _Scored, key: Key) -> dict[str, Any] | None:

@@ -487,6 +487,8 @@ def calibrated(results: Results) -> str:
 def covered(results: Results) -> str:
     """How far a single prediction may be off."""
     found = results["intervals_coverage"]
+    if found is None:
+        return "The tested clips are too few to tell how far off a single prediction may be."
     return (
         f"An interval of ±{rounded(found['half_width'], 2)} points around a prediction is to hold {found['confidence']:.0%} of new clips. "
         f"Made for each {results['resampled']} from the errors of all others, such intervals, {rounded(found['width'], 2)} points wide, hold "
