@@ -89,9 +89,8 @@ def half_width(errors: ArrayLike, confidence: float = INTERVAL) -> float:
         raise SettingsError(
             f"an interval of {100 * confidence:g} % was asked for; expected more than 0 and less than 100, such as 90."
         )
-    rank = math.ceil(
-        round((len(absolute) + 1) * confidence, 9)
-    )  # as written: 0.9 / (1 - 0.9) would be above 9
+    # Rounded first: in floating point, 0.9 / (1 - 0.9) is above 9.
+    rank = math.ceil(round((len(absolute) + 1) * confidence, 9))
     if rank > len(absolute):
         raise SettingsError(
             f"{len(absolute)} held-out clips are too few for an interval of {100 * confidence:g} %; expected at least "
