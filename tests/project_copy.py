@@ -11,8 +11,10 @@ import soundfile
 from toy import tone
 
 ROOT = Path(__file__).parent.parent
-RUNS = {f"{model}-{preset}-0" for model in ("LSTM1", "CNN", "LSTM2") for preset in ("default", "seed")}
-ALL = {"preprocess", *RUNS, "compare", "error_analysis", "report", "render"}
+SEEDED = {f"{model}-{preset}-0" for model in ("LSTM1", "CNN", "LSTM2") for preset in ("default", "seed")}
+RUNS = {*SEEDED, "Ridge-default-0", "SVR-default-0"}
+METERS = {f"leakage-{design}" for design in ("random", "speaker", "sentence", "both")}
+ALL = {"preprocess", *RUNS, *METERS, "compare", "error_analysis", "report", "render"}
 
 
 def make_corpus(folder: Path) -> Path:

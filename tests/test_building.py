@@ -21,6 +21,7 @@ import pytest
 from valence_lib import building, jobs, records
 from valence_lib.building import build_report, held_while_running
 from valence_lib.corpora import open_corpus
+from valence_lib.divisions import DESIGNS
 from valence_lib.errors import CorpusError, NotebookError, RunError, SettingsError
 from valence_lib.files import digest_of, digest_of_files, write_json
 from valence_lib.jobs import Job, Request, default_name, load_best, project_root
@@ -61,8 +62,9 @@ def test_runs_are_every_model_and_seed_of_the_preset_and_of_raw_decibels():
 
 def test_best_adds_our_models_and_what_standardises_by_speaker_where_speakers_are_named():
     added = Request(preset="best", seeds=2).runs().keys() - Request(seeds=2).runs().keys()
-    assert {"Blend-best-0", "Blend-best-1", "Blend-best-speaker-1", "VoiceSVR-best-0"} <= added
-    assert "VoiceSVR-best-1" not in added
+    assert {"Blend-best-0", "Blend-best-1", "Blend-best-speaker-1", "Blend-best-no-masks-0"} <= added
+    # Once each: the ledger; and members have no runs of their own.
+    assert not [name for name in added if name == "Blend-best-no-masks-1" or name.startswith("VoiceSVR")]
     unnamed = Request(preset="best", names_speakers=False).runs()
     assert "Blend-best-0" in unnamed
     assert not [name for name in unnamed if "speaker" in name]
@@ -143,6 +145,7 @@ def test_a_request_says_what_its_results_depend_on(snakemake, tmp_path, manifest
     assert list(first["jobs"]) == [
         "preprocess",
         *first["runs"],
+        *(f"leakage-{design}" for design in DESIGNS),
         "compare",
         "error_analysis",
         "report",
@@ -161,11 +164,12 @@ def test_a_request_says_what_its_results_depend_on(snakemake, tmp_path, manifest
     with (manifest_folder / "labels.csv").open("a") as table:
         table.write("\n")
     assert changed_jobs(first, build()) == {"preprocess"}
-    assert changed_jobs(first, build(epochs=3)) == {"preprocess", *first["runs"]}
+    assert changed_jobs(first, build(epochs=3)) == {"preprocess", *first["runs"], *METERS}
     assert len(snakemake) == 4
     assert snakemake[0][snakemake[0].index("--cores") + 1] == "2"
 
 
+METERS = {f"leakage-{design}" for design in DESIGNS}
 BEST = {"model": "CNN", "changes": {"learning_rate": 0.01, "standardise": "clip"}, "clips": "", "trials": 20}
 
 
@@ -177,7 +181,7 @@ def test_what_a_sweep_found_best_is_one_row_more(snakemake, tmp_path, manifest_f
     before, now = made_of(), made_of(best=BEST)
     assert now.keys() - before.keys() == {"CNN-tuned-0", "CNN-tuned-1"}
     # No other training is touched, and the tuned one only by what is trained.
-    assert {name for name in before if now[name] != before[name]} == {"compare"}
+    assert {name for name in before if now[name] != before[name]} == {*METERS, "compare"}
     tuned = training_settings("CNN", "tuned", 1, learning_rate=0.01, standardise="clip")
     assert now["CNN-tuned-1"]["values"] == {"settings": [tuned.to_mapping()]}
     assert now["CNN-tuned-1"]["parameters"]["changes"] == BEST["changes"]

@@ -5,9 +5,9 @@ import shutil
 import time
 
 import pytest
-from project_copy import ALL, RUNS, Project, make_corpus
+from project_copy import ALL, METERS, RUNS, SEEDED, Project, make_corpus
 
-CAPTION, OTHER_CAPTION = 'caption=\\"The ten test clips with', 'caption=\\"Ten test clips with'
+CAPTION, OTHER_CAPTION = 'caption=\\"The ten tested clips with', 'caption=\\"Ten tested clips with'
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def test_a_build_does_what_is_stale_and_nothing_else(project):
     project.edit("notebooks/5_report.ipynb", CAPTION, OTHER_CAPTION)
     assert project.plan() == {"report": "its code changed; its text changed", "render": "after report"}
     assert project.build() == {"executed": {"report", "render"}}
-    assert b"Ten test clips with the largest" in project.artefacts()["report.html"]
+    assert b"Ten tested clips with the largest" in project.artefacts()["report.html"]
 
     # Changed back, the earlier result is restored.
     project.edit("notebooks/5_report.ipynb", OTHER_CAPTION, CAPTION)
@@ -57,10 +57,10 @@ def test_a_build_does_what_is_stale_and_nothing_else(project):
 
     # Of the models, only the one that changed is trained again.
     project.edit("valence_lib/models/cnn.py", "nn.Conv2d(1, 8,", "nn.Conv2d(1, 4 + 4,")
-    followers = {"compare", "error_analysis", "report", "render"}
+    followers = {*METERS, "compare", "error_analysis", "report", "render"}
     assert project.plan().keys() == {"CNN-default-0", "CNN-seed-0", *followers}
     done = project.build()
-    assert done["executed"] == {"CNN-default-0", "CNN-seed-0", "report", "render"}
+    assert done["executed"] == {"CNN-default-0", "CNN-seed-0", *METERS, "report", "render"}
     # It came to the same numbers, so that those who read only numbers had nothing to do.
     assert done["up to date"] == {"compare", "error_analysis"}
     project.edit("valence_lib/models/cnn.py", "nn.Conv2d(1, 4 + 4,", "nn.Conv2d(1, 6,")
@@ -102,7 +102,7 @@ def test_a_build_does_what_is_stale_and_nothing_else(project):
 
     # One more seed trains only that.
     done = project.build("--seeds", "2")
-    assert done["executed"] == {*(name[:-1] + "1" for name in RUNS), *followers}
+    assert done["executed"] == {*(name[:-1] + "1" for name in SEEDED), *followers}
 
     # What is not what a job left is put right.
     results = project.report / "results.json"

@@ -21,7 +21,6 @@ TUNED = {"model": "CNN", "changes": {"learning_rate": 0.01}, "clips": "", "trial
             "FOLDS=2 was given; expected 3 or more: one to test, one to validate",
         ),
         ({"folds": 0}, "FOLDS=0"),
-        ({"preset": "best-no-ccc"}, "a line of the ablation ledger; expected PRESET=best"),
         ({"protocol": "cv", "best": TUNED}, "TUNED=yes was given with PROTOCOL=cv"),
         ({"protocol": "cv", "best": TUNED}, "expected PROTOCOL=holdout"),
     ],

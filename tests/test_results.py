@@ -375,7 +375,9 @@ def test_of_too_few_clips_there_are_no_intervals(tmp_path, speakers):
     )
     results, _ = collect_results(folder, [write_run(folder, "CNN", "default", 0.5)])
     assert results["intervals_coverage"] is None
-    assert "too few to tell how far off a single prediction may be" in sentences.covered(results)
+    assert "too few held-out clips to say how far a single prediction may be off" in sentences.covered(
+        results
+    )
     json.dumps(results, allow_nan=False)
 
 

@@ -13,6 +13,7 @@ from valence_lib.metrics import METRICS, validate
 
 Array = NDArray[np.float64]
 INTERVAL = 0.9  # the share of clips that a prediction interval is to hold
+FEWEST_CLIPS = 9  # whose errors an interval of 90 % can be made from
 _SCALES = np.linspace(0, 2.5, 51)
 
 

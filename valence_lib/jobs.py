@@ -174,11 +174,6 @@ class Request:
                 "PRESET='tuned' was given, but what a sweep found best comes beside a preset, as one more row; "
                 "expected TUNED=yes (--tuned)."
             )
-        if self.preset.removeprefix("best-") in LEDGER:
-            raise SettingsError(
-                f"PRESET={self.preset!r} was given, but that is a line of the ablation ledger; expected PRESET=best, "
-                "which trains all of its lines."
-            )
         if self.protocol not in PROTOCOLS:
             raise SettingsError(unknown_name("protocol", self.protocol, PROTOCOLS))
         if self.best and self.protocol == "cv":

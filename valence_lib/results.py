@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from valence_lib.calibration import calibrate, coverage, optima
-from valence_lib.errors import RunError, SettingsError
+from valence_lib.calibration import FEWEST_CLIPS, calibrate, coverage, optima
+from valence_lib.errors import RunError
 from valence_lib.evaluation import Resampling, compare, corrected, groups_of, score
 from valence_lib.files import digest_of
 from valence_lib.leakage import measure
@@ -230,6 +230,14 @@ def _choose(scores: Mapping[tuple[Key, str], Mapping[int, float]]) -> dict[str, 
     return {"model": model, "preset": preset, "run": run_name(model, preset, seed)}
 
 
+def _coverage(tested: _Scored, own: np.ndarray) -> dict[str, Any] | None:
+    """How many clips their prediction intervals hold; None where there are too few clips to make any."""
+    largest = max(np.unique(tested.groups, return_counts=True)[1])
+    if len(own) - largest < FEWEST_CLIPS:
+        return None
+    return coverage(tested.truth, own, tested.groups)
+
+
 def _in_ledger(key: Key) -> bool:
     """Whether a model and preset are a line of the ablation ledger, and no row of the report's tables."""
     return key[0] == LEDGER_MODEL and key[1].removeprefix("best-") in LEDGER
@@ -288,14 +296,6 @@ def _by_speaker(
         [np.isin(parts, ["train", "validation"]).sum() for parts in divisions.values()]
     )
     return frame
-
-
-def _coverage(tested: _Scored, own: np.ndarray) -> dict[str, Any] | None:
-    """How many clips their prediction intervals hold; None where other groups have too few clips to make any."""
-    try:
-        return coverage(tested.truth, own, tested.groups)
-    except SettingsError:
-        return None
 
 
 def _seeds_compared(tested: _Scored, key: Key) -> dict[str, Any] | None:

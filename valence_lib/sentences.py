@@ -12,7 +12,7 @@ import pandas as pd
 
 from valence_lib.error_groups import REST, SMALLEST_CLIPS, SMALLEST_SPEAKERS, TOO_SMALL, Disagreement
 from valence_lib.errors import RunError
-from valence_lib.registry import MODELS, NETWORKS
+from valence_lib.registry import LEDGER, MODELS, NETWORKS
 from valence_lib.report import row_of
 from valence_lib.tables import PART_WORDS, rounded, with_interval
 
@@ -189,13 +189,15 @@ def tuning(results: Results) -> str:
 def presets(results: Results) -> str:
     """What the presets of this report do."""
     ways = {
+        f"best-{name}": f"the **best-{name}** preset is a line of the ablation ledger" for name in LEDGER
+    } | {
         "seed": "the **seed** preset feeds raw decibels, as the course report does",
         "default": "the **default** preset brings every mel band to mean 0 and deviation 1 by the training clips' statistics",
         "clip": "the **clip** preset brings every mel band to mean 0 and deviation 1 within each clip",
         "speaker": "the **speaker** preset brings every mel band to mean 0 and deviation 1 over all clips of the clip's "
         "speaker, held-out ones included (their audio, not their ratings)",
         "best": "the **best** preset is the default one with the recipes that won here",
-        "best-speaker": "the **best-speaker** preset is the same, standardised by speaker",
+        "best-speaker": "the **best-speaker** preset is the same, standardised over all clips of the clip's speaker, held-out ones included",
         "tuned": "the **tuned** preset trains as a sweep over hyperparameters found best",
     }
     used = list(dict.fromkeys(row["preset"] for row in results["rows"] if row["preset"]))
@@ -488,7 +490,7 @@ def covered(results: Results) -> str:
     """How far a single prediction may be off."""
     found = results["intervals_coverage"]
     if found is None:
-        return "The tested clips are too few to tell how far off a single prediction may be."
+        return "There are too few held-out clips to say how far a single prediction may be off."
     return (
         f"An interval of ±{rounded(found['half_width'], 2)} points around a prediction is to hold {found['confidence']:.0%} of new clips. "
         f"Made for each {results['resampled']} from the errors of all others, such intervals, {rounded(found['width'], 2)} points wide, hold "
