@@ -46,6 +46,10 @@ def test_the_half_width_by_hand():
         SettingsError, match="9 held-out clips are too few for an interval of 95 %; expected at least 19"
     ):
         half_width(errors, 0.95)
+    with pytest.raises(
+        SettingsError, match="8 held-out clips are too few for an interval of 90 %; expected at least 9"
+    ):
+        half_width(errors[:8], 0.9)
     with pytest.raises(SettingsError, match="interval of 900 % was asked for"):
         half_width(errors, 9.0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from valence_lib import report
+from valence_lib import report, sentences
 from valence_lib.calibration import coverage
 from valence_lib.corpora import open_corpus
 from valence_lib.errors import RunError
@@ -360,6 +360,55 @@ def test_calibration_and_intervals_are_of_the_chosen_run(preprocessed):
     assert 0.8 <= covered["coverage"] <= 1
     low, high = covered["interval"]
     assert 0 <= low <= covered["coverage"] <= high <= 1
+
+
+@pytest.mark.parametrize("speakers", [True, False])
+def test_of_too_few_clips_there_are_no_intervals(tmp_path, speakers):
+    folder = write_report(tmp_path, speakers)
+    clips = report.load_frame(folder / "preprocess" / "clips.csv")
+    few = clips.iloc[:: CLIPS + 2].reset_index(drop=True)  # nine
+    few.loc[len(few) - 1, "valence"] = np.nan
+    report.save_frame(folder / "preprocess" / "clips.csv", few)
+    split = divide(few, "cv", 4, seed=0)
+    report.save_frame(
+        folder / "preprocess" / "divisions.csv", pd.DataFrame({"id": few["id"], **split.divisions})
+    )
+    results, _ = collect_results(folder, [write_run(folder, "CNN", "default", 0.5)])
+    assert results["intervals_coverage"] is None
+    assert "too few held-out clips to say how far a single prediction may be off" in sentences.covered(
+        results
+    )
+    json.dumps(results, allow_nan=False)
+
+
+def test_the_members_of_a_blend_have_rows_of_their_own(preprocessed):
+    run = write_run(preprocessed, "Blend", "best", 0.3, members="VoiceSVR+AttentionLSTM")
+    folder = preprocessed / "runs" / run
+    content = report.load_json(folder / "settings.json")
+    write_json(folder / "settings.json", content | {"members": ["fold-0/VoiceSVR", "fold-0/AttentionLSTM"]})
+    own = report.load_frame(folder / "predictions.csv")
+    frames = []
+    for member, factor in (("VoiceSVR", 2), ("AttentionLSTM", 3)):
+        training = content["training"] | {"model": member, "members": ""}
+        place = folder / "fold-0" / member
+        write_json(place / "settings.json", {"training": training, "parameters": factor})
+        write_json(place / "seconds.json", {"seconds": 2.0})
+        off = own["truth"] + factor * (own["prediction"] - own["truth"])
+        frames.append(own.assign(member=member, prediction=off.fillna(3.0)))
+    report.save_frame(folder / "members.csv", pd.concat(frames))
+    results, seconds = collect_results(preprocessed, [run])
+    rows = {row["model"]: row for row in results["rows"] if row["part"] == "out_of_fold"}
+    assert list(rows) == ["mean", "Blend", "VoiceSVR", "AttentionLSTM"]
+    mses = [rows[name]["mse"] for name in ("Blend", "VoiceSVR", "AttentionLSTM")]
+    assert mses == pytest.approx([0.09, 0.36, 0.81])
+    assert [rows[name]["member_of"] for name in ("Blend", "VoiceSVR")] == ["", run]
+    assert rows["AttentionLSTM"]["parameters"] == 3
+    assert results["chosen"]["run"] == run
+    assert {line["words"]: round(line["mse"]["score"], 6) for line in results["ablation"]} == {
+        "VoiceSVR": 0.81,
+        "AttentionLSTM": 0.36,
+    }
+    assert seconds == {"Blend, best": 4.0}
 
 
 def test_the_leakage_meter_takes_the_reports_own_folds_for_its_reference(preprocessed):

@@ -13,7 +13,7 @@ from valence_lib.metrics import METRICS, validate
 
 Array = NDArray[np.float64]
 INTERVAL = 0.9  # the share of clips that a prediction interval is to hold
-FEWEST_CLIPS = 10  # whose errors an interval of 90 % can be made from
+FEWEST_CLIPS = 9  # whose errors an interval of 90 % can be made from
 _SCALES = np.linspace(0, 2.5, 51)
 
 
@@ -90,11 +90,12 @@ def half_width(errors: ArrayLike, confidence: float = INTERVAL) -> float:
         raise SettingsError(
             f"an interval of {100 * confidence:g} % was asked for; expected more than 0 and less than 100, such as 90."
         )
-    rank = math.ceil((len(absolute) + 1) * confidence)
+    # Rounded first: in floating point, 0.9 / (1 - 0.9) is above 9.
+    rank = math.ceil(round((len(absolute) + 1) * confidence, 9))
     if rank > len(absolute):
         raise SettingsError(
             f"{len(absolute)} held-out clips are too few for an interval of {100 * confidence:g} %; expected at least "
-            f"{math.ceil(confidence / (1 - confidence))}. Ask for a smaller share."
+            f"{math.ceil(round(confidence / (1 - confidence), 9))}. Ask for a smaller share."
         )
     return float(absolute[rank - 1])
 
