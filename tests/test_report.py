@@ -23,6 +23,7 @@ from valence_lib.settings import (
 )
 
 STANDARDISE = {"default": "train", "tuned": "train", "seed": "none"}
+NEAR = pd.DataFrame({"first": [], "second": [], "similarity": []})
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 
@@ -36,7 +37,9 @@ def preprocessed(tmp_path_factory):
     given = list(inspection.clips["part"])
     split = divide(inspection.clips, "holdout", 6, seed=0)
     clips = inspection.clips.assign(part=split.part, fold=split.fold)
-    report.save_preprocessed(folder, corpus, clips, inspection.quarantine, given, split, admitted, features)
+    report.save_preprocessed(
+        folder, corpus, clips, inspection.quarantine, NEAR, given, split, admitted, features
+    )
     return folder
 
 
@@ -87,7 +90,15 @@ def test_the_corpus_file_tells_given_parts_and_unnamed_speakers_of_the_rated_cli
     parts, quarantine = clips["part"].to_numpy(dtype=str), pd.DataFrame(columns=QUARANTINE_COLUMNS)
     split = Split("holdout", "speaker", {"": parts}, parts, [])
     report.save_preprocessed(
-        tmp_path, open_corpus("demo"), clips, quarantine, given, split, CorpusSettings(), FeatureSettings()
+        tmp_path,
+        open_corpus("demo"),
+        clips,
+        quarantine,
+        NEAR,
+        given,
+        split,
+        CorpusSettings(),
+        FeatureSettings(),
     )
     corpus = report.load_json(tmp_path / "preprocess" / "corpus.json")
     # Training clips are what is left over: to name them divides nothing off.

@@ -44,6 +44,7 @@ def write_report(folder, speakers=True):
         open_corpus("demo"),
         clips.assign(part=split.part, fold=split.fold),
         pd.DataFrame(columns=QUARANTINE_COLUMNS),
+        pd.DataFrame(columns=["first", "second", "similarity"]),
         [""] * len(clips),
         split,
         CorpusSettings(),

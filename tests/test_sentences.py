@@ -56,6 +56,7 @@ def _results(**changes):
             },
         },
         "raters": None,
+        "near_duplicates": {"pairs": 0, "on_two_sides": 0, "listed": []},
         "lowest_mse": None,
         "chosen": {"model": "LSTM2", "preset": "default", "run": "LSTM2-default-0"},
         "comparisons": [
@@ -82,6 +83,13 @@ def _split(**changes):
 
 def test_a_speaker_independent_corpus_of_ten_test_speakers_needs_no_warning():
     assert sentences.warnings(_results()) == []
+
+
+def test_near_duplicates_are_named():
+    near = {"pairs": 7, "on_two_sides": 2, "listed": [{"first": "a", "second": "b", "similarity": 0.9}] * 7}
+    (found,) = sentences.warnings(_results(near_duplicates=near))
+    assert "7 pairs of clips are nearly the same recording (a and b; " in found
+    assert "2 of them on two sides" in found
 
 
 def test_warnings_of_synthetic_voices_and_few_speakers():

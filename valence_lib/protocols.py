@@ -50,6 +50,15 @@ class Split:
             fold[(parts == "test") & (name != "")] = name.removeprefix(FOLD)
         return fold
 
+    def torn(self, ids: pd.Series, pairs: pd.DataFrame) -> int:
+        """How many pairs of clips (columns first and second) lie on two sides of a division."""
+        place = {name: number for number, name in enumerate(ids)}
+        rows = [
+            (place[first], place[second])
+            for first, second in zip(pairs["first"], pairs["second"], strict=True)
+        ]
+        return sum(any(parts[a] != parts[b] for parts in self.divisions.values()) for a, b in rows)
+
 
 def divide(clips: pd.DataFrame, protocol: str, n_folds: int, seed: int) -> Split:
     """Divide clips by a protocol.

@@ -1,7 +1,7 @@
 """A report's folder: what the notebooks hand each other through files.
 
 reports/<name>/
-  preprocess/       clips.csv, quarantine.csv, corpus.json, and divisions.csv of a cross-validation
+  preprocess/       clips.csv, quarantine.csv, near_duplicates.csv, corpus.json, and divisions.csv of a cross-validation
   runs/<run>/       one training each; <run> is model-preset-seed
   leakage/<design>/ what the chosen model predicts on folds of another design
   errors/           what the error analysis found: errors.json, and worst.npz, the worst clips and what was heard in them
@@ -55,8 +55,10 @@ NUMBER_COLUMNS = {
     "learning_rate",
     "training_mse",
     "validation_mse",
+    "similarity",
 }
 MOST_GROUPS = 40
+MOST_PAIRS = 20  # of near-duplicates that a report lists; preprocess/near_duplicates.csv has all
 DIVISIONS = "divisions.csv"  # in preprocess/, of a cross-validation: the part of every clip in each fold
 
 
@@ -101,6 +103,7 @@ def save_preprocessed(
     corpus: Corpus,
     clips: pd.DataFrame,
     quarantine: pd.DataFrame,
+    near: pd.DataFrame,
     given: Sequence[str],
     split: Split,
     admitted: CorpusSettings,
@@ -110,9 +113,11 @@ def save_preprocessed(
 
     Args:
         clips: as `inspect_corpus` makes them, with the part (and fold) that `split` gives them.
+        near: pairs of clips that are nearly the same, as `near_duplicates` finds them.
         given: the part that the corpus itself names for each clip, else "".
     """
     save_frame(folder / "preprocess" / "clips.csv", clips)
+    save_frame(folder / "preprocess" / "near_duplicates.csv", near)
     save_frame(folder / "preprocess" / "quarantine.csv", quarantine)
     if split.protocol == "cv":
         columns = {"id": clips["id"].to_numpy(), **split.divisions}
@@ -132,6 +137,11 @@ def save_preprocessed(
         "scale": [admitted.valence_low, admitted.valence_high],
         "label_variance": float(rated["valence"].var(ddof=0)),
         "raters": raters(rated),
+        "near_duplicates": {
+            "pairs": len(near),
+            "on_two_sides": split.torn(clips["id"], near),
+            "listed": json_rows(near.head(MOST_PAIRS)),
+        },
         "split": {
             "protocol": split.protocol,
             "folds": len(split.divisions) if split.protocol == "cv" else None,

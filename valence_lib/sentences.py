@@ -46,6 +46,14 @@ def warnings(results: Results) -> list[str]:
             f"**Speakers may leak.** The corpus {who}, and the clips {how}: the same person may be heard in training and in "
             "test. Scores on new speakers can be expected to be worse."
         )
+    near = results["near_duplicates"]
+    if near["pairs"]:
+        shown = "; ".join(f"{pair['first']} and {pair['second']}" for pair in near["listed"][:5])
+        more = "…" * (near["pairs"] > 5)
+        found.append(
+            f"**Near-duplicates.** {near['pairs']:,} pairs of clips are nearly the same recording ({shown}{more}), "
+            f"{near['on_two_sides']:,} of them on two sides of a division: what is tested may have been trained on."
+        )
     test_speakers = split["parts"][results["tested"]]["speakers"]
     if results["speakers"] and test_speakers < 10:
         found.append(
