@@ -259,11 +259,14 @@ def _predict(options: argparse.Namespace) -> int:
     # Only now what takes seconds to import: what was asked wrongly is said at once.
     from valence_lib.files import written_whole
     from valence_lib.predicting import Prediction, list_files, predict_files, predict_windows
-    from valence_lib.report import interval_half_width
     from valence_lib.runs import load_run
 
     run = load_run(options.run)
-    reach = None if options.interval is None else interval_half_width(options.run, options.interval / 100)
+    reach = None
+    if options.interval is not None:
+        from valence_lib.report import interval_half_width  # brings pandas, which predictions do without
+
+        reach = interval_half_width(options.run, options.interval / 100)
     files = list_files(options.files)
     if options.plot and len(files) > 1:
         raise SettingsError(f"--plot draws one recording, but {len(files)} files were given; give one.")

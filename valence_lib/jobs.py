@@ -18,6 +18,7 @@ from valence_lib.cells import code_of, complete_parameters, text_of
 from valence_lib.divisions import DESIGNS
 from valence_lib.errors import RunError, SettingsError, unknown_name
 from valence_lib.files import digest_of
+from valence_lib.protocols import PROTOCOLS
 from valence_lib.provenance import (
     LOCK,
     PACKAGE,
@@ -44,7 +45,6 @@ from valence_lib.settings import CorpusSettings
 
 REQUEST_FILE = "request.json"  # in the report's folder: what Snakemake, the jobs and `valence verify` read
 CORPUS_LINK = "corpus"  # in the report's folder: so that notebooks name the corpus alike wherever it lies
-PROTOCOLS = ("holdout", "cv")
 # Part of what every job is made of: raise it when the program that runs notebooks changes what they look like.
 _FORMAT = 1
 

@@ -1,15 +1,18 @@
 """How a report divides its clips: one holdout, or the folds of a cross-validation."""
 
+from __future__ import annotations  # who only needs the names of divisions does without pandas
+
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from valence_lib.divisions import fold_parts
 from valence_lib.errors import SettingsError, unknown_name
-from valence_lib.splits import assign_parts, shared_speakers
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROTOCOLS = ("holdout", "cv")
 FOLD = "fold-"  # begins the name of a fold's division
@@ -74,6 +77,9 @@ def divide(clips: pd.DataFrame, protocol: str, n_folds: int, seed: int) -> Split
         SettingsError: there is no such protocol.
         CorpusError: too few clips or speakers.
     """
+    from valence_lib.divisions import fold_parts
+    from valence_lib.splits import assign_parts, shared_speakers
+
     if protocol not in PROTOCOLS:
         raise SettingsError(unknown_name("protocol", protocol, PROTOCOLS))
     if protocol == "holdout":
