@@ -3,6 +3,7 @@
 import csv
 import io
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,26 @@ def test_a_folder_is_predicted_file_by_file_and_a_bad_one_is_named(run, clips, c
     for file, name in (("a.wav", "a"), ("c.pkl", "c")):
         expected = loaded.predict([log_mel(TONES[name], FEATURES)], [""])[0]
         assert found[file] == f"{expected:.4f}"
+
+
+def test_intervals_reach_as_far_as_the_errors_of_tested_clips_say(run, clips, capsys, tmp_path):
+    own = tmp_path / "run"
+    shutil.copytree(run, own)
+    errors = [0.1 * number for number in range(1, 20)]  # of nineteen clips: 90 % takes the eighteenth
+    rows = [f"{number},test,,S,1.0,3.0,{3 - error}" for number, error in enumerate(errors)]
+    header = "id,part,fold,speaker,duration_seconds,truth,prediction"
+    (own / "predictions.csv").write_text("\n".join([header, *rows, "x,validation,,S,1.0,3.0,9.0"]) + "\n")
+    status, out, _ = _predict(capsys, own, clips / "a.wav", clips / "d.wav", "--interval", 90)
+    lines = list(csv.reader(io.StringIO(out)))
+    assert lines[0] == ["file", "valence", "low", "high"]
+    valence, low, high = map(float, lines[1][1:])
+    assert (valence - low, high - valence) == pytest.approx((1.8, 1.8), abs=2e-4)
+    assert lines[2][2:] == ["", ""]
+    assert status == 1
+    status, _, err = _predict(capsys, own, clips / "a.wav", "--interval", 99)
+    assert (status, "19 held-out clips are too few for an interval of 99 %" in err) == (2, True)
+    status, _, err = _predict(capsys, run, clips / "a.wav", "--interval", 90)
+    assert (status, "holds no predictions.csv" in err) == (1, True)
 
 
 def test_all_well_is_status_0_and_nothing_on_standard_error(run, clips, capsys):
