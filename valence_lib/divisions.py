@@ -16,6 +16,7 @@ from valence_lib.errors import CorpusError, SettingsError, unknown_name
 
 DESIGNS = ("random", "speaker", "sentence", "both")
 UNUSED = "unused"  # the part of clips that share something on one side only
+_FEWEST_FOLDS = 3
 _DRAWS = 200
 _SENTENCE_GROUPS = 2  # of design "both": more would leave fewer clips to train on
 
@@ -35,15 +36,20 @@ def fold_parts(clips: pd.DataFrame, design: str, n_folds: int, seed: int) -> lis
         One array [shape=(len(clips),)] a training, of "train", "validation", "test" and, in design "both", "unused".
 
     Raises:
-        SettingsError: there is no such design.
+        SettingsError: there is no such design, or fewer than three folds.
         CorpusError: a clip names no speaker or sentence, or there are too few of them.
     """
     if design not in DESIGNS:
         raise SettingsError(unknown_name("design", design, DESIGNS))
+    if n_folds < _FEWEST_FOLDS:
+        raise SettingsError(
+            f"{n_folds} folds were asked for; expected 3 or more: one to test, one to validate, and others to train on."
+        )
     valence = clips["valence"].to_numpy(np.float64)
     if design != "both":
         group = _groups(clips, design)
-        n_folds = min(n_folds, len(set(group))) if design == "sentence" else n_folds
+        if design == "sentence":
+            n_folds = max(_FEWEST_FOLDS, min(n_folds, len(set(group))))
         fold = _deal(valence, group, n_folds, design, seed)
         return [_parts(fold, number, n_folds) for number in range(n_folds)]
     speaker = _deal(valence, _groups(clips, "speaker"), n_folds, "speaker", seed)
@@ -95,11 +101,11 @@ def _deal(
 ) -> NDArray[np.int64]:
     """The fold of each clip: whole groups are dealt in random order, each to the fold that has fewest clips."""
     names, group = np.unique(groups, return_inverse=True)
-    least_groups = max(n_folds, 3) if n_folds != _SENTENCE_GROUPS else n_folds
-    if len(names) < least_groups:
+    if len(names) < n_folds:
         what = "clips" if what == "random" else f"{what}s"
+        advice = "Give fewer FOLDS" if n_folds > _FEWEST_FOLDS else "Add more, or divide by something else"
         raise CorpusError(
-            f"{len(names)} {what} cannot be dealt to {n_folds} folds; expected at least {least_groups}. Give fewer FOLDS."
+            f"{len(names)} {what} cannot be dealt to {n_folds} folds; expected at least {n_folds}. {advice}."
         )
     sizes = np.bincount(group)
     generator = np.random.default_rng(seed)

@@ -248,7 +248,9 @@ class FeatureStore(ClipRows):
         if len(streams) == 1:
             return streams[0]
         width = sum(stream.width for stream in streams)
-        return ClipRows(self.lengths, width, lambda row: side_by_side([stream[row] for stream in streams]))
+        return ClipRows(
+            streams[0].lengths, width, lambda row: side_by_side([stream[row] for stream in streams])
+        )
 
     def _stream(self, name: str) -> ClipRows:
         if name == "log_mel":
@@ -267,7 +269,8 @@ class FeatureStore(ClipRows):
     def _places_of(self, stream: str, lengths: NDArray[np.int64]) -> tuple[list[str], list[int]]:
         """In which shard each clip's rows of a stream lie, as `store_streams` writes them, and where in it."""
         shards, starts = [""] * len(self), [0] * len(self)
-        for _, together in self._clips.groupby(self._clips["index"] // CLIPS_PER_CHUNK):
+        in_order = self._clips.reset_index(drop=True).sort_values("index")  # as the corpus was read
+        for _, together in in_order.groupby(in_order["index"] // CLIPS_PER_CHUNK):
             rows = together.index.to_numpy()
             name = _name_of(stream, together["digest"].tolist(), self.settings)
             ends = lengths[rows].cumsum()

@@ -49,7 +49,8 @@ def search(
     if len(rows) > _MOST_CLIPS:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:_MOST_CLIPS])
     by_speaker = (speakers != "").all() and len(set(speakers[rows])) >= _FOLDS
-    folds = GroupKFold(_FOLDS) if by_speaker else KFold(_FOLDS, shuffle=True, random_state=0)
+    n_folds = min(_FOLDS, len(rows))
+    folds = GroupKFold(n_folds) if by_speaker else KFold(n_folds, shuffle=True, random_state=0)
     found = GridSearchCV(estimator, dict(grid), scoring="neg_mean_squared_error", cv=folds, refit=False)
-    found.fit(vectors[rows], truth[rows], groups=speakers[rows])
+    found.fit(vectors[rows], truth[rows], groups=speakers[rows] if by_speaker else None)
     return estimator.set_params(**found.best_params_).fit(vectors, truth)
