@@ -86,7 +86,10 @@ def test_it_is_trained_and_has_its_row(tmp_path, protocol):
     clips = clips.assign(part=split.part)
     quarantine = clips.iloc[:0][["index", "id", "part"]].assign(reason="", message="", twin="")
     given = [""] * len(clips)
-    report.save_preprocessed(folder, Tones(), clips, quarantine, given, split, CorpusSettings(), FEATURES)
+    near = pd.DataFrame(columns=["first", "second", "similarity"])
+    report.save_preprocessed(
+        folder, Tones(), clips, quarantine, near, given, split, CorpusSettings(), FEATURES
+    )
     material = make_material(tmp_path / "features", clips)
     runs = ["MeanPool-default-0", "Nearest-default-0"]
     for run in runs:

@@ -229,7 +229,7 @@ def trainings(model: str, preset: str, seed: int, **changes: Any) -> dict[str, T
         return {"": settings}
     found = {}
     for member in settings.members.split("+"):
-        left_out = {"members"} if member in NETWORKS else {"members", "streams"}
+        left_out = {"members"} if member in NETWORKS else {"members", "streams", "side_weight"}
         own = {name: value for name, value in changes.items() if name not in left_out}
         found[member] = replace(training_settings(member, preset, seed, **own), members="")
     return found

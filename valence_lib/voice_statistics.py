@@ -174,7 +174,7 @@ def _formants(waveform: Waveform, hop: int, rate: int) -> tuple[Array, Array]:
     frames = _frames(emphasised, hop, size) * scipy.signal.get_window("hamming", size).astype(np.float32)
     spectra = scipy.fft.rfft(frames, 2 * size, axis=1)
     lags = scipy.fft.irfft(spectra.real**2 + spectra.imag**2, axis=1)[:, : order + 1].astype(np.float64)
-    lags[:, 0] = lags[:, 0] * (1 + 1e-5) + 1e-9
+    lags[:, 0] = lags[:, 0] * (1 + 1e-5) + 1e-9 * lags[:, 0].max() + 1e-30
     toeplitz = lags[:, np.abs(np.subtract.outer(np.arange(order), np.arange(order)))]
     predictor = np.linalg.solve(toeplitz, lags[:, 1:, None])[:, :, 0]
     companion = np.zeros((len(frames), order, order))
