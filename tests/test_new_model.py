@@ -1,6 +1,7 @@
 """A new model is one class and one line of the registry, as ARCHITECTURE.md says: all else follows by its name."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
