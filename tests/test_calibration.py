@@ -38,10 +38,33 @@ def test_predictions_that_go_the_wrong_way_are_best_at_their_mean():
     assert best["mse"]["scale"] == best["ccc"]["scale"] == 0
 
 
+@pytest.mark.parametrize("constant", [0.1, 1 / 3, 2.6])
+def test_a_constant_stays_at_its_mean(constant):
+    # Rounding puts the mean of 400 thirds beside a third: stretched from there, anything could be had.
+    said = np.full(400, constant)
+    best = optima(TRUTH, said)
+    assert best["mse"]["scale"] == best["ccc"]["scale"] == 0
+    assert best["ccc"]["mse"] == pytest.approx(np.mean((TRUTH - constant) ** 2))
+    assert calibrate(TRUTH, said)["kept"] == calibrate(said, TRUTH)["slope"] == 0
+
+
+def test_the_optima_by_hand():
+    # Means 2 and 1, variances 2/3 and 8/3, covariance 4/3.
+    best = optima([1, 2, 3], [-1, 1, 3])
+    assert best["mse"] == pytest.approx({"scale": 0.5, "mse": 1.0, "ccc": 2 * 2 / 3 / (4 / 3 + 1)})
+    assert best["ccc"]["scale"] == pytest.approx(np.sqrt((2 / 3 + 1) / (8 / 3)))
+
+
+def test_the_slopes_multiply_to_the_square_of_r():
+    found = calibrate(TRUTH, PREDICTION)
+    assert found["slope"] * found["kept"] == pytest.approx(stats.pearsonr(TRUTH, PREDICTION)[0] ** 2)
+
+
 def test_the_half_width_by_hand():
     errors = [-4.0, 1.0, 2.0, -3.0, 0.0, 5.0, 6.0, 7.0, 8.0]
     assert half_width(errors, 0.5) == 4.0  # rank 5 of nine
     assert half_width(errors, 0.9) == 8.0  # rank 9
+    assert half_width(np.arange(1, 100), 0.55) == 55  # 100 * 0.55 is a little above 55 in floating point
     with pytest.raises(
         SettingsError, match="9 held-out clips are too few for an interval of 95 %; expected at least 19"
     ):
@@ -52,6 +75,8 @@ def test_the_half_width_by_hand():
         half_width(errors[:8], 0.9)
     with pytest.raises(SettingsError, match="interval of 900 % was asked for"):
         half_width(errors, 9.0)
+    with pytest.raises(SettingsError, match="1 of 10 errors are NaN or infinite"):
+        half_width([*errors, np.nan])
 
 
 def test_no_speaker_s_interval_comes_from_their_own_clips():
@@ -72,15 +97,21 @@ def test_coverage_counts_what_is_held():
     assert found["interval"][0] < found["coverage"] < found["interval"][1] <= 1
 
 
-def test_new_speakers_are_held_as_often_as_said():
-    # Speakers differ in what they are off by, and in how widely they scatter.
-    def errors(generator, speakers, clips):
-        scatter = 0.6 * np.exp(generator.normal(0, 0.2, speakers))
-        return generator.normal(generator.normal(0, 0.25, speakers), scatter, (clips, speakers))
+@pytest.mark.parametrize("speakers", [15, 18])
+@pytest.mark.parametrize(("bias", "scatter"), [(0.25, 0.2), (0.4, 0.35)])
+def test_new_speakers_are_held_as_often_as_said(speakers, bias, scatter):
+    # Speakers differ in what they are off by, in how widely they scatter, and in how many clips they have.
+    def errors(generator, speakers):
+        speaker = np.repeat(np.arange(speakers), np.exp(generator.normal(3.6, 0.4, speakers)).astype(int) + 1)
+        widths = 0.6 * np.exp(generator.normal(0, scatter, speakers))
+        return generator.normal(generator.normal(0, bias, speakers)[speaker], widths[speaker]), speaker
 
-    held = []
-    for seed in range(400):
+    held, by_others = [], []
+    for seed in range(200):
         generator = np.random.default_rng(seed)
-        reach = half_width(errors(generator, 18, 45).ravel())
-        held.append((np.abs(errors(generator, 20, 45)) <= reach).mean())
+        known, speaker = errors(generator, speakers)
+        held.append((np.abs(errors(generator, 40)[0]) <= half_width(known)).mean())
+        inside = np.abs(known) <= intervals_of_clips(np.zeros(known.size), known, speaker)
+        by_others.append(inside.mean())
     assert 0.87 <= np.mean(held) <= 0.93
+    assert 0.87 <= np.mean(by_others) <= 0.93

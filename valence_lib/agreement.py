@@ -58,9 +58,9 @@ def raters(clips: pd.DataFrame) -> dict[str, Any] | None:
     Returns:
         None where no clip has two ratings; else {"raters": how many, "clips", "mse" and "ccc": each rater
         against the mean of the others, averaged over raters, "by_rater": {column: {"mse", "ccc"}},
-        "alpha": Cronbach's and "icc_2k": Shrout and Fleiss's reliability of the mean rating, over the clips that every
-        rater rated (None where there are fewer than two), "noise_variance": the variance of the mean rating's error, about the lowest MSE that can be hoped
-        for}. The noise variance is the mean over clips of the sample variance within the clip divided by
+        "alpha": Cronbach's and "icc_2k": Shrout and Fleiss's reliability of the mean rating, over the clips that
+        every rater rated (None where there are fewer than two), "noise_variance": the variance of the mean
+        rating's error, about the lowest MSE that can be hoped for}. The noise variance is the mean over clips of the sample variance within the clip divided by
         the number of its ratings; a rater's constant bias counts as noise.
     """
     columns = [column for column in map(str, clips) if RATER_COLUMN.fullmatch(column)]

@@ -88,7 +88,7 @@ def score_differences(predictions: pd.DataFrame, column: str) -> pd.DataFrame:
             difference = resampled[0] - resampled[1]
             # A draw may hold nobody of a small group.
             drawn = difference[np.isfinite(difference)]
-            low, high = interval(scores[0] - scores[1], drawn, resampling.n_groups)
+            low, high = interval(scores[0] - scores[1], drawn, resampling.n_effective)
             rows.append(
                 {
                     "group": name,
