@@ -154,7 +154,7 @@ def collect_results(
             if of_part.part in set(frame["part"]):
                 of_part.add(key, training["seed"], frame)
         seconds.setdefault(title_of(training), []).append(_seconds(folder / "runs" / run))
-        if training.get("members") and not _in_ledger(key):
+        if content.get("members") and training.get("members") and not _in_ledger(key):
             for member, alone in _members(folder / "runs" / run, training["preset"]).items():
                 settings[member] = alone["settings"]
                 for of_part in scored.values():
