@@ -62,6 +62,20 @@ def test_clusters_are_the_same_each_time(two_voices):
     np.testing.assert_array_equal(pseudo_speakers(*streams), pseudo_speakers(*streams))
 
 
+def test_of_more_clips_than_are_compared_the_others_join_the_nearest(two_voices, monkeypatch):
+    who, streams = two_voices
+    monkeypatch.setattr("valence_lib.pseudo_speakers._MOST_COMPARED", 20)
+    clusters = pseudo_speakers(*streams)
+    assert len(set(clusters)) == 4
+    assert set(clusters[who == 0]).isdisjoint(clusters[who == 1])
+
+
+def test_a_clip_of_one_frame_has_no_halves_and_a_cluster_all_the_same(two_voices):
+    _, (spectra, voices) = two_voices
+    clusters = pseudo_speakers([*spectra, spectra[0][:1]], [*voices, voices[0][:1]])
+    assert len(clusters) == 41
+
+
 def test_a_clips_level_does_not_tell_who_speaks(two_voices):
     _, (spectra, voices) = two_voices
     louder = [
@@ -93,6 +107,6 @@ def test_clusters_are_nearer_to_emotales_speakers_than_chance():
     speakers, sex = (labels[name].to_numpy()[chosen] for name in ("speaker", "sex"))
     rng = np.random.default_rng(0)
     by_chance = [adjusted_rand_score(speakers, rng.permutation(clusters)) for _ in range(200)]
-    assert adjusted_rand_score(speakers, clusters) > max(by_chance) + 0.05
+    assert adjusted_rand_score(speakers, clusters) > max(by_chance) + 0.1
     of_own_sex = pd.crosstab(clusters, sex).max(axis=1).sum() / len(chosen)
     assert of_own_sex > 0.85

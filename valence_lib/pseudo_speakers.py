@@ -8,21 +8,30 @@ from numpy.typing import NDArray
 from valence_lib.streams import Rows
 from valence_lib.voice import COLUMNS
 
-_BANDS = 32
-_COMPONENTS = 10
 _FEWEST, _MOST = 4, 64  # clusters
 _CLIPS_PER_CLUSTER = 40
-_WEIGHT_OF_PITCH = 1.0
+_MOST_COMPARED = 5000  # clips, each with each: 0.4 GB, 2 s
+_SHRINKAGE = (
+    0.1  # of the covariance within clips towards one of equal variances: few clips do not tell it well
+)
 
 
 def pseudo_speakers(log_mels: Sequence[Rows], voices: Sequence[Rows]) -> NDArray[np.str_]:
-    """A cluster for each clip, "voice 00", "voice 01", ...: clips that sound alike in their long-term spectrum.
+    """A cluster for each clip, "voice 00", "voice 01", ...: clips that sound alike in pitch and long-term spectrum.
 
-    Each clip is described by the mean of its louder frames in 32 bands, less its level: what a vocal tract, and a microphone,
-    leave in all that is said. Its ten principal components and the clip's pitch, which counts as much as they do together, are
-    clustered by k-means, about 40 clips to a cluster. The clusters are not the speakers: on EmoTale's 18 they have an
-    adjusted Rand index of 0.21, and 95 % of the clips lie in a cluster of their own sex. What a division by them changes is
-    therefore less than what one by speakers would.
+    Each clip is described by the mean of its bands, less its level, and by its pitch: what a vocal tract, and a microphone,
+    leave in all that is said. One speaker speaks in both halves of a clip, so what differs between them is what was said, not
+    who: descriptions are whitened by the covariance of that difference (within-class covariance normalisation; Hatch,
+    Kajarekar and Stolcke 2006, Interspeech, with halves of clips in the place of a speaker's recordings), and clustered by
+    Ward's method (1963, Journal of the American Statistical Association 58, 236-244), about 40 clips to a cluster: the
+    silhouette has no peak to choose their number by. Of more than 5,000 clips, those drawn at random are clustered, and
+    the others join the nearest cluster's mean.
+
+    The clusters are not the speakers: their adjusted Rand index is 0.58 on EmoTale's 18 (purity 0.77; 99 % of the clips lie
+    in a cluster of their own sex), 0.65 on RAVDESS's 24, and 0.13 on 180 clips of the demo corpus, whose 15 voices are four
+    clusters then. In six folds by cluster, 81 % of EmoTale's test clips still have some clip of their speaker in training,
+    but of the speaker's other clips 30 % are there, against 84 % in random folds. Support vectors on the bands' means and
+    deviations have a CCC of 0.31 by cluster, 0.30 by speaker and 0.49 at random.
 
     Args:
         log_mels: each [shape=(frames, n_mels)], dB.
@@ -31,29 +40,49 @@ def pseudo_speakers(log_mels: Sequence[Rows], voices: Sequence[Rows]) -> NDArray
     Returns:
         [shape=(clips,)]
     """
-    from sklearn.cluster import KMeans
-    from sklearn.decomposition import PCA
+    from sklearn.cluster import AgglomerativeClustering
+    from sklearn.neighbors import NearestCentroid
 
-    spectra = np.stack([_long_term_spectrum(clip) for clip in log_mels])
-    scaled = (spectra - spectra.mean(axis=0)) / np.maximum(spectra.std(axis=0), 1e-6)
-    if len(scaled) == 1:  # nobody to be told apart from
+    n_clips = len(log_mels)
+    if n_clips == 1:  # nobody to be told apart from
         return np.array(["voice 00"])
-    components = PCA(min(_COMPONENTS, *scaled.shape), random_state=0).fit_transform(scaled)
-    pitch = np.array([_pitch(clip) for clip in voices])
-    pitch = (pitch - pitch.mean()) / max(pitch.std(), 1e-6)
-    described = np.column_stack(
-        [components / max(components.std(axis=0).max(), 1e-6), _WEIGHT_OF_PITCH * pitch]
+    described = _whitened(
+        np.stack([_of_clip_and_halves(*clip) for clip in zip(log_mels, voices, strict=True)])
     )
-    n_clusters = min(int(np.clip(len(spectra) / _CLIPS_PER_CLUSTER, _FEWEST, _MOST)), len(spectra))
-    labels = KMeans(n_clusters, n_init=10, random_state=0).fit_predict(described)
+    drawn = np.sort(np.random.default_rng(0).permutation(n_clips)[:_MOST_COMPARED])
+    n_clusters = min(int(np.clip(n_clips / _CLIPS_PER_CLUSTER, _FEWEST, _MOST)), n_clips)
+    labels = AgglomerativeClustering(n_clusters).fit_predict(described[drawn])
+    if len(drawn) < n_clips:
+        nearest = NearestCentroid().fit(described[drawn], labels).predict(described)
+        nearest[drawn] = labels
+        labels = nearest
     return np.array([f"voice {label:02d}" for label in labels])
 
 
+def _whitened(descriptions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Descriptions of clips in units of what differs between halves of one clip [shape=(clips, values)].
+
+    Args:
+        descriptions [shape=(clips, 3, values)]: of the whole clip and of its two halves.
+    """
+    whole = descriptions[:, 0]
+    deviation = np.maximum(whole.std(axis=0), 1e-6)
+    difference = (descriptions[:, 1] - descriptions[:, 2]) / deviation
+    within = difference.T @ difference / (2 * len(whole))
+    within += np.eye(len(within)) * max(_SHRINKAGE * within.trace() / len(within), 1e-6)
+    scaled = (whole - whole.mean(axis=0)) / deviation
+    return np.linalg.solve(np.linalg.cholesky(within), scaled.T).T
+
+
+def _of_clip_and_halves(log_mel: Rows, voice: Rows) -> NDArray[np.float64]:
+    half = len(log_mel) // 2
+    parts = [slice(None), slice(half), slice(half, None)] if half else [slice(None)] * 3
+    return np.stack([np.append(_long_term_spectrum(log_mel[part]), _pitch(voice[part])) for part in parts])
+
+
 def _long_term_spectrum(log_mel: Rows) -> NDArray[np.float64]:
-    level = log_mel.mean(axis=1)
-    loud = log_mel[level >= np.median(level)].mean(axis=0)
-    bands = np.array([band.mean() for band in np.array_split(loud, min(_BANDS, len(loud)))], np.float64)
-    return bands - bands.mean()
+    mean = log_mel.mean(axis=0, dtype=np.float64)
+    return mean - mean.mean()
 
 
 def _pitch(voice: Rows) -> float:
