@@ -48,6 +48,11 @@ def pad(clips: Sequence[LogMel]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(padded), torch.tensor(lengths)
 
 
+def own_frames(frames: int, lengths: torch.Tensor) -> torch.Tensor:
+    """Which frames of padded clips are a clip's own [shape=(batch, frames)]; on the device of `lengths`."""
+    return torch.arange(frames, device=lengths.device) < lengths[:, None]
+
+
 def in_order_of_length(
     rows: NDArray[np.int64], lengths: NDArray[np.int64], batch_size: int
 ) -> list[NDArray[np.int64]]:

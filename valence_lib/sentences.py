@@ -14,7 +14,7 @@ from valence_lib.error_groups import REST, SMALLEST_CLIPS, SMALLEST_SPEAKERS, TO
 from valence_lib.errors import RunError
 from valence_lib.registry import LEDGER, MODELS, NETWORKS
 from valence_lib.report import row_of
-from valence_lib.tables import PART_WORDS, rounded, with_interval
+from valence_lib.tables import PART_WORDS, difference_of, rounded, with_interval
 
 Results = Mapping[str, Any]
 
@@ -110,7 +110,7 @@ def against_mean(results: Results, model: str, preset: str, part: str) -> str:
     return (
         f"On the {row['n']:,} {PART_WORDS[part]} clips, {model} ({preset} preset) {verdict}. Its MSE is {rounded(row['mse'])}, that of "
         f"the mean {rounded(mean['mse'])}; the difference is "
-        f"{with_interval(against['difference'], [against['low'], against['high']])}."
+        f"{difference_of(against)}."
     )
 
 
@@ -169,7 +169,7 @@ def standardising(results: Results, model: str, preset: str) -> str:
     return (
         f"{model} has a {PART_WORDS[results['tested']]} MSE of {rounded(ours['mse'])} with the {preset} preset and of {rounded(raw['mse'])} on raw "
         f"decibels (CCC {rounded(ours['ccc'])} and {rounded(raw['ccc'])}): {verdict}, by "
-        f"{with_interval(comparison['difference'], [comparison['low'], comparison['high']])} of MSE."
+        f"{difference_of(comparison)} of MSE."
     )
 
 
@@ -190,7 +190,7 @@ def tuning(results: Results) -> str:
     return (
         f"{model} has a {PART_WORDS[results['tested']]} MSE of {rounded(ours['mse'])} with the tuned preset and of {rounded(before['mse'])} with the "
         f"{other} preset (CCC {rounded(ours['ccc'])} and {rounded(before['ccc'])}): {verdict}; the MSE differs by "
-        f"{with_interval(comparison['difference'], [comparison['low'], comparison['high']])}."
+        f"{difference_of(comparison)}."
     )
 
 
@@ -359,7 +359,7 @@ def fair(differences: pd.DataFrame, name: str) -> str:
         return f"By {name}, there are not two groups to compare."
     told: dict[str, list[str]] = {"worse": [], "better": [], "tie": [], TOO_SMALL: []}
     for row in rows:
-        change = with_interval(row["difference"], [row["low"], row["high"]])
+        change = difference_of(row)
         told[row["verdict"]].append(
             row["group"] if row["verdict"] == TOO_SMALL else f"{row['group']} ({change})"
         )
@@ -439,8 +439,8 @@ def metered(results: Results) -> str:
         }[against["verdict"]]
         parts.append(
             f"{beginning}, its CCC is {rounded(row['ccc'])}, which {verdict} "
-            f"{with_interval(against['difference'], [against['low'], against['high']])}; its MSE is {rounded(row['mse'])}, "
-            f"a difference of {with_interval(row['against']['mse']['difference'], [row['against']['mse']['low'], row['against']['mse']['high']])}."
+            f"{difference_of(against)}; its MSE is {rounded(row['mse'])}, "
+            f"a difference of {difference_of(row['against']['mse'])}."
         )
     return " ".join(parts)
 
@@ -519,7 +519,7 @@ def seeds_compared(results: Results) -> str:
     first, second = found["seeds"]
     return (
         f"Two trainings of the chosen model that differ in their seed alone ({first} and {second}) {words[found['mse']['verdict']]} by MSE, "
-        f"{with_interval(found['mse']['difference'], [found['mse']['low'], found['mse']['high']])}."
+        f"{difference_of(found['mse'])}."
     )
 
 

@@ -49,6 +49,11 @@ def with_interval(value: float, interval: Sequence[float], digits: int = 3) -> s
     return f"{rounded(value, digits)} [{rounded(interval[0], digits)}, {rounded(interval[1], digits)}]"
 
 
+def difference_of(comparison: Mapping[str, Any]) -> str:
+    """The difference of a comparison, with its interval."""
+    return with_interval(comparison["difference"], [comparison["low"], comparison["high"]])
+
+
 def title_of(row: Mapping[str, Any]) -> str:
     """How a row of results.json is called."""
     return MEAN_TITLE if row["model"] == "mean" else f"{row['model']}, {row['preset']}"
@@ -365,14 +370,6 @@ def comparison_table(results: Mapping[str, Any]) -> pd.DataFrame:
     )
 
 
-def rater_table(raters: Mapping[str, Any]) -> pd.DataFrame:
-    """Each rater against the mean of the others."""
-    return pd.DataFrame(
-        {"Rater": name.removeprefix("valence_"), "MSE": rounded(found["mse"]), "CCC": rounded(found["ccc"])}
-        for name, found in raters["by_rater"].items()
-    )
-
-
 def _difference(comparison: Mapping[str, Any]) -> str:
     """A difference with its interval and verdict."""
-    return f"{with_interval(comparison['difference'], [comparison['low'], comparison['high']])} {comparison['verdict']}"
+    return f"{difference_of(comparison)} {comparison['verdict']}"

@@ -4,12 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_packed_sequence
 
+from valence_lib.batches import own_frames
 from valence_lib.recurrence import LSTM, pack
-
-
-def own_frames(frames: int, lengths: Tensor) -> Tensor:
-    """Which frames are a clip's own, not padding [shape=(batch, frames)]."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]
 
 
 class AttentionReader(nn.Module):

@@ -3,10 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-
-def _own_frames(frames: int, lengths: Tensor) -> Tensor:
-    """Which frames are a clip's own, not padding [shape=(batch, frames)]."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]
+from valence_lib.batches import own_frames
 
 
 class MaxPool2d(nn.MaxPool2d):
@@ -22,7 +19,7 @@ class MaxPool2d(nn.MaxPool2d):
 
             pooled: Tensor = MaxPool3x3.apply(maps.permute(0, 2, 3, 1), lengths)
             return pooled.permute(0, 3, 1, 2)
-        own = _own_frames(maps.shape[2], lengths)[:, None, :, None]
+        own = own_frames(maps.shape[2], lengths)[:, None, :, None]
         # To the maximum, zeros to the right of a clip are what the edge of the clip alone is.
         return torch.where(own, super().forward(torch.where(own, maps, 0.0)), 0.0)
 
@@ -45,7 +42,7 @@ class CNN(nn.Module):
     def forward(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
         """Valence of each clip, as `valence_lib.models` says."""
         lengths = lengths.to(log_mel.device, non_blocking=True)
-        own = _own_frames(log_mel.shape[1], lengths)
+        own = own_frames(log_mel.shape[1], lengths)
         # Channels last in memory: convolutions and pooling are fastest so.
         maps = torch.where(own[:, :, None], log_mel, 0.0)[:, :, :, None].permute(0, 3, 1, 2)
         for convolution in (self.convolution_1, self.convolution_2):

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from valence_lib.models.attention_lstm import AttentionReader, own_frames
+from valence_lib.batches import own_frames
+from valence_lib.models.attention_lstm import AttentionReader
 
 
 class CNNLSTM(AttentionReader):
