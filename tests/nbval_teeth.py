@@ -36,7 +36,8 @@ RELATIVE_TOLERANCE = 0.005
 NOTHING_TRAINED = ("1_preprocess.ipynb",)
 # A printed number is rounded, so that two which hardly differ may be printed a step of the last digit apart. Where that
 # step is a tenth of the number or more (0.5, 0.001, 1.0), this would excuse everything; such numbers, most of them
-# settings, have to be the same, and so have whole numbers, which count something.
+# settings, have to be the same, and so have whole numbers, which count something. What has an interval beside it is no
+# setting, however small.
 COARSEST_STEP = 0.1
 
 # Pictures, in shades from 0 to 255. Lines and letters may lie a pixel beside where they lay, and be smoothed otherwise.
@@ -54,6 +55,11 @@ MEND = (
 )
 
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w|\.\d)")
+# A number with its interval and, in a comparison, the verdict and the p value after it: "−0.010 [−0.047, 0.027] tie 0.742".
+_SCORE = r"[-−]?\d+\.\d+"
+_ESTIMATE = re.compile(
+    rf"{_SCORE} \[{_SCORE}, {_SCORE}\](?: (?:better|worse|tie)(?:</td><td class=\"num\">|[ \t]+){_SCORE})?"
+)
 _BLANKS = re.compile(r"[ \t]+")
 # The name of a widget's model, which is random.
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -65,20 +71,23 @@ _MOST_SHOWN = 4
 # Numbers
 
 
-def allowed_difference(expected: str, percent: bool = False, trained: bool = True) -> float:
+def allowed_difference(
+    expected: str, percent: bool = False, trained: bool = True, estimate: bool = False
+) -> float:
     """By how much another number may differ from one that is printed so; 0 where it may not.
 
     Args:
         expected: as printed, "0.512", "−3.1e-5".
         percent: whether a percent sign follows, so that a whole number is a rounded one.
         trained: whether a training may have gone into it.
+        estimate: whether it has an interval, or is an end of one, so that it is no setting.
     """
     decimals, exponent = _decimals(expected), expected.lower().partition("e")[2]
     if not decimals and not exponent and not percent:
         return 0.0
     step = 10.0 ** (int(exponent or 0) - decimals)
     size = abs(_value(expected))
-    if step >= COARSEST_STEP * size:
+    if step >= COARSEST_STEP * size and not estimate:
         return 0.0
     return step + _tolerance(size, trained)
 
@@ -108,9 +117,12 @@ def different_texts(expected: str, found: str, trained: bool = True) -> list[str
     )
     if words != other_words:
         return [_first_difference(_BLANKS.sub(" ", expected), _BLANKS.sub(" ", found))]
+    estimates = [estimate.span() for estimate in _ESTIMATE.finditer(expected)]
     differences = []
     for was, now in zip(_NUMBER.finditer(expected), _NUMBER.finditer(found), strict=True):
-        allowed = allowed_difference(was[0], expected[was.end() : was.end() + 1] == "%", trained)
+        percent = expected[was.end() : was.end() + 1] == "%"
+        estimate = any(start <= was.start() < end for start, end in estimates)
+        allowed = allowed_difference(was[0], percent, trained, estimate)
         difference = abs(_value(was[0]) - _value(now[0]))
         if _decimals(was[0]) != _decimals(now[0]):
             differences.append(f"{_around(expected, was)!r} was expected, {now[0]} found: other decimals")

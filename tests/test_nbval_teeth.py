@@ -353,6 +353,12 @@ def test_what_only_looks_wrong_is_not(tmp_path, executed, harmless):
         ("keeps 38% of", "keeps 39% of"),
         ("|  9.99|", "| 10.00|"),
         ("p = 3.14e-05", "p = 3.15e-05"),
+        ("ccc 0.084 [−0.010, 0.178]", "ccc 0.084 [−0.011, 0.178]"),
+        ("0.000 [−0.001, 0.002] tie  0.006", "−0.001 [−0.002, 0.003] tie  0.007"),
+        (
+            '0.1 [0.0, 0.2] tie</td><td class="num">0.006</td>',
+            '0.1 [0.0, 0.2] tie</td><td class="num">0.007</td>',
+        ),
         ("the same", "the same"),
     ],
 )
@@ -371,6 +377,9 @@ def test_texts_may_differ_within_the_tolerance_of_their_numbers(expected, found)
         ("659,713", "659,714", "1 away, and 0 is allowed"),
         ("learning rate 0.001", "learning rate 0.002", "0.001 away, and 0 is allowed"),
         ("factor 0.5", "factor 0.6", "0.1 away, and 0 is allowed"),
+        ("ccc 0.084 [−0.010, 0.178]", "ccc 0.084 [−0.032, 0.178]", "0.022 away, and 0.021 is allowed"),
+        ("0.010 [0.001, 0.002] tie 0.5", "0.010 [0.001, 0.002] worse 0.5", "was expected"),
+        ("rate [0.001, 0.002]", "rate [0.001, 0.003]", "0.001 away, and 0 is allowed"),
         ("0.50", "0.5", "other decimals"),
         ("torch 2.13.0", "torch 2.14.0", "'torch 2.13.0' was expected, 'torch 2.14.0' found"),
         ("s01_t02.flac", "s01_t03.flac", "'s01_t02.flac' was expected"),
