@@ -69,16 +69,16 @@ def test_a_layer_called_twice_counts_its_parameters_once():
     assert [row.parameters for row in architecture.describe_layers(Twice(), 16)] == [16 * 17, 0]
 
 
-@pytest.mark.parametrize("n_mels", [16, 17])
-def test_hooks_and_training_modes_stay_as_they_were_even_after_a_failure(n_mels):
+@pytest.mark.parametrize("width", [16, 17])
+def test_hooks_and_training_modes_stay_as_they_were_even_after_a_failure(width):
     model = build_model("CNN", 16).train()
     model.pooling.eval()
     modes = [module.training for module in model.modules()]
-    if n_mels == 16:
-        architecture.plot_architecture(model, n_mels)
+    if width == 16:
+        architecture.plot_architecture(model, width)
     else:
-        with pytest.raises(SettingsError, match="CNN cannot be drawn with n_mels=17: 100 silent frames fail"):
-            architecture.plot_architecture(model, n_mels)
+        with pytest.raises(SettingsError, match="CNN cannot be drawn with width=17: 100 silent frames fail"):
+            architecture.plot_architecture(model, width)
     assert [module.training for module in model.modules()] == modes
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -93,7 +93,7 @@ def test_architecture_runs_from_the_spectrogram_to_one_valence_with_a_shape_at_e
 
 def test_alt_text_is_one_sentence_on_the_live_module():
     text = architecture.architecture_alt_text(build_model("CNN", 16), 16)
-    assert text.startswith("CNN as a chain of layers, from a log-mel spectrogram of T frames by 16 bands")
+    assert text.startswith("CNN as a chain of layers, from log-mel spectrogram (T frames by 16 columns)")
     assert "Conv2d (1 → 8 channels, kernel 3 × 3), ReLU, MaxPool2d (window 3, stride 1)" in text
     assert text.endswith("to one valence, 1,505 parameters in all.")
     assert "\n" not in text

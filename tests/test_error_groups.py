@@ -69,8 +69,21 @@ def test_the_interval_is_that_of_drawing_speakers():
     row = score_differences(table, "sex").set_index("metric").loc["bias"]
     by_speaker = (table["prediction"] - table["truth"]).groupby(table["speaker"]).mean()
     sides = by_speaker[::2], by_speaker[1::2]
-    spread = np.sqrt(sum(side.var(ddof=0) / len(side) for side in sides))
-    assert (row["high"] - row["low"]) / (2 * 1.96) == pytest.approx(spread, rel=0.1)
+    expected = stats.ttest_ind(*sides, equal_var=False).confidence_interval()
+    assert row["high"] - row["low"] == pytest.approx(expected.high - expected.low, rel=0.1)
+
+
+def test_a_few_uncertain_speakers_against_many_have_welchs_interval():
+    generator = np.random.default_rng(0)
+    errors = [generator.normal(0, 2, 10), generator.normal(0, 0.5, 70)]
+    table = clips(speakers=80, each=1)
+    table["prediction"] = table["truth"] + np.concatenate(errors)
+    table["who"] = ["few"] * 10 + ["many"] * 70
+    found = score_differences(table, "who").set_index("metric").loc["bias"]
+    welch = stats.ttest_ind(*errors, equal_var=False).confidence_interval()
+    width = (found["high"] - found["low"]) / (welch.high - welch.low)
+    assert 0.97 < width < 1.12  # draws also differ in how many of the few they hold
+    assert found["high"] + found["low"] == pytest.approx(welch.high + welch.low)
 
 
 def test_no_difference_is_a_tie_most_of_the_time():

@@ -34,6 +34,8 @@ def _row(model, preset, part, mse=0.5, ccc=0.4, against=None):
         "mse": mse,
         "ccc": ccc,
         "against_mean": against,
+        "intervals": {"mse": [mse - 0.1, mse + 0.1], "ccc": [ccc - 0.1, ccc + 0.1]},
+        "standardise": {None: "none", "seed": "none", "speaker": "speaker"}.get(preset, "train"),
     }
 
 
@@ -197,6 +199,66 @@ def test_against_the_mean_as_the_interval_says(verdict, said):
     )
 
 
+def test_the_main_result_stands_beside_a_rater_and_beside_standardising_by_speaker():
+    against = {"difference": -0.2, "low": -0.25, "high": 0.001, "verdict": "better"}
+    rows = [_row("mean", None, "test", 0.7), _row("LSTM2", "default", "test", 0.5, against=against)]
+    alone = sentences.main_result(_results(rows=rows))
+    assert (
+        alone
+        == sentences.against_mean(_results(rows=rows), *CHOSEN, "test") + " Its CCC is 0.400 [0.300, 0.500]."
+    )
+    assert sentences.by_speaker(_results(rows=rows)) == ""
+    rows.append(_row("LSTM2", "speaker", "test", 0.3, 0.6))
+    comparisons = [_comparison(CHOSEN, ("LSTM2", "speaker"), "worse", difference=0.2, low=0.1, high=0.3)]
+    found = sentences.main_result(_results(rows=rows, comparisons=comparisons, raters=RATERS))
+    assert "One human rater has an MSE of 0.360 and a CCC of 0.780." in found
+    assert found.endswith(
+        "(†), it has an MSE of 0.300 and a CCC of 0.600: **better**, by −0.200 [−0.300, −0.100] of MSE."
+    )
+
+
+def test_what_hears_other_clips_of_a_speaker_is_not_said_to_have_been_outdone():
+    assert "averaged over seeds, and was chosen by it." in sentences.chosen_against_others(_results())
+    rows = [*_results()["rows"], _row("LSTM2", "speaker", "test", 0.3)]
+    found = sentences.chosen_against_others(_results(rows=rows))
+    assert "averaged over seeds, of all that hear nothing but the clip, and was chosen by it." in found
+
+
+@pytest.mark.parametrize(
+    ("chosen", "drawn"),
+    [
+        (("CNN", "seed"), ("CNN", "seed")),
+        (("Blend", "best"), ("AttentionLSTM", "best")),
+        (("Ridge", "default"), ("LSTM2", "default")),
+    ],
+)
+def test_the_network_that_is_drawn_is_the_chosen_one_a_member_of_it_or_the_best(chosen, drawn):
+    rows = [_row("LSTM2", "default", "validation", 0.4), _row("CNN", "seed", "validation", 0.5)]
+    rows.append(_row("Ridge", "default", "validation", 0.3))
+    results = _results(rows=rows, chosen=dict(zip(("model", "preset"), chosen, strict=True)))
+    assert sentences.network_of(results) == drawn
+    assert (drawn[0] == chosen[0]) == (
+        sentences.why_drawn(results) == "the model with the lowest validation MSE"
+    )
+
+
+def test_what_a_model_hears_is_told_in_words():
+    assert sentences.heard_by("log_mel") == "log-mel spectrogram"
+    assert (
+        sentences.heard_by("voice+fine_mel+zero_crossings")
+        == "pitch, voicing, intensity, short frames, zero crossings"
+    )
+
+
+def test_errors_differ_by_what_luck_does_not_explain():
+    found = sentences.where_errors_differ({"speaker": 0.001, "sex": 0.2, "emotion": 0.04, "language": 0.06})
+    assert found == (
+        "The error differs by more than luck by speaker and emotion. By sex and language, what it differs by may be luck."
+    )
+    assert sentences.where_errors_differ({"sex": 0.2}) == "By sex, what it differs by may be luck."
+    assert sentences.where_errors_differ({}) == ""
+
+
 def test_against_the_mean_of_an_absent_model_is_refused():
     with pytest.raises(RunError, match="no row for LSTM3, default, test"):
         sentences.against_mean(_results(), "LSTM3", "default", "test")
@@ -234,6 +296,9 @@ def test_standardising_is_told_from_either_side_of_the_comparison():
 def test_standardising_that_ties_or_was_not_done():
     found = sentences.standardising(_results(), "CNN", "default")
     assert "the two are a **tie**, by 0.000 [−0.100, 0.100]" in found
+    beside = [_comparison(("CNN", "default"), ("CNN", "seed"), "tie", difference=0.1, low=0.01, high=0.2)]
+    found = sentences.standardising(_results(comparisons=beside), "CNN", "default")
+    assert "the two are a **tie**, corrected for how many were compared, by 0.100" in found
     assert sentences.standardising(_results(), "CNN", "seed") == "CNN was trained on raw decibels alone."
 
 
@@ -458,3 +523,121 @@ def test_disagreement_is_a_warning_only_where_the_interval_says_so(low, high, sa
         "Over 3 clips, the predictions of 4 models have a standard deviation of 0.20 rating points"
     )
     assert said in found
+
+
+# The leakage meter, the ledger, calibration, raters
+
+
+def _difference(verdict, difference=0.1):
+    return {"difference": difference, "low": difference - 0.05, "high": difference + 0.05, "verdict": verdict}
+
+
+def _design(name, verdict, pseudo=False):
+    against = None if verdict is None else {m: _difference(verdict) for m in ("mse", "ccc")}
+    return {"design": name, "why": "", "pseudo": pseudo, "mse": 0.5, "ccc": 0.6, "against": against}
+
+
+@pytest.mark.parametrize(
+    ("design", "verdict", "said"),
+    [
+        ("random", "better", "its CCC is 0.600: **inflated**, by 0.100 [0.050, 0.150]"),
+        ("random", "worse", "0.600: lower, by 0.100"),
+        ("sentence", "tie", "0.600: a **tie** with that, by 0.100"),
+        ("both", "better", "0.600: higher, by 0.100"),  # nothing was met before: no inflation
+    ],
+)
+def test_what_has_met_the_speakers_before_is_inflated(design, verdict, said):
+    found = sentences.metered({"leakage": [_design("speaker", None), _design(design, verdict)]})
+    assert found.startswith(
+        "On speakers that it never heard, the chosen model has an MSE of 0.500 and a CCC of 0.600."
+    )
+    assert said in found
+
+
+def test_a_design_that_a_corpus_does_not_allow_says_why():
+    why = "Not every clip names its sentence."
+    rows = [_design("speaker", None, pseudo=True), {"design": "sentence", "why": why, "pseudo": False}]
+    found = sentences.metered({"leakage": rows})
+    assert "voices that sound alike, which stand in for the speakers," in found
+    assert found.endswith("not measured, since not every clip names its sentence.")
+    alone = sentences.metered({"leakage": [{"design": "speaker", "why": "Too few.", "pseudo": False}]})
+    assert alone == "How much comes from having met the speakers before could not be measured: Too few."
+
+
+def _line(name, added, mse, ccc):
+    return {"words": name, "added": added, "preset": f"best-{name}"} | {
+        "mse": _difference(mse),
+        "ccc": _difference(ccc, -0.1),
+    }
+
+
+def test_the_ledger_tells_what_pays_from_ties():
+    lines = [
+        _line("masks", False, "tie", "worse"),
+        _line("voice", False, "tie", "tie"),
+        _line("noise", False, "better", "tie"),
+        _line("trees", True, "better", "better"),
+        _line("clouds", True, "tie", "tie"),
+    ]
+    assert sentences.ledger({"ablation": lines}) == (
+        "Taken away, masks makes the best model **worse** by MSE or CCC. Without noise it would be **better**. "
+        "Without voice it is a **tie**. Added, trees makes it **better**. With clouds it is no better."
+    )
+    none = sentences.ledger({"ablation": lines[1:2]})
+    assert none.startswith(
+        "No single ingredient that is taken away makes the best model worse by more than luck."
+    )
+
+
+def test_what_the_course_report_proposed_is_told_as_the_ledger_found_it():
+    assert sentences.proposals_tried({"ablation": []}) == "`PRESET=best` tries both."
+    lines = [_line("no-voice", False, "tie", "worse"), _line("convolutions", True, "tie", "tie")]
+    found = sentences.proposals_tried({"ablation": lines})
+    assert "intensity for its network is **worse**, by −0.100 [−0.150, −0.050] of CCC" in found
+    assert "as a third member it is a **tie**, by −0.100" in found
+
+
+@pytest.mark.parametrize(
+    ("slope", "said"),
+    [(1.3, "too close to their mean"), (1.0, "as far apart as they should be"), (0.6, "too far apart")],
+)
+def test_predictions_are_called_shrunk_or_stretched_by_their_slope(slope, said):
+    optima = {"mse": {"scale": slope, "mse": 0.4, "ccc": 0.5}, "ccc": {"scale": 1.5, "mse": 0.5, "ccc": 0.6}}
+    found = sentences.calibrated(
+        {"calibration": {"slope": slope, "bias": 0.02, "kept": 0.444, "optima": optima}}
+    )
+    assert f"by MSE, the predictions lie {said}. They keep 44% of the ratings' differences" in found
+    assert "by 1.50, the highest CCC, 0.600 (MSE 0.500)" in found
+
+
+def test_coverage_is_told_in_percent_and_nothing_is_told_of_too_few_clips():
+    found = {"half_width": 1.104, "width": 2.208, "confidence": 0.9, "coverage": 0.899, "n": 1800}
+    told = sentences.covered(
+        {"intervals_coverage": found | {"interval": [0.87, 0.93]}, "resampled": "speaker"}
+    )
+    assert told.startswith("An interval of ±1.10 points around a prediction is to hold 90% of new clips.")
+    assert told.endswith("hold 89.9% of the 1,800 clips [87.0%, 93.0%].")
+    assert "too few" in sentences.covered({"intervals_coverage": None})
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("tie", "are a **tie**"),
+        ("better", "differ: the first is better"),
+        ("worse", "differ: the second is better"),
+    ],
+)
+def test_two_seeds_are_told_to_tie_or_to_differ(verdict, said):
+    found = sentences.seeds_compared({"seeds_compared": {"seeds": [3, 4], "mse": _difference(verdict)}})
+    assert f"(3 and 4) {said} by MSE, 0.100 [0.050, 0.150]." in found
+    assert "trained once" in sentences.seeds_compared({"seeds_compared": None})
+
+
+def test_agreement_is_told_where_there_are_raters_and_reliability_where_all_judged_the_same():
+    raters = {"raters": 3, "clips": 1200, "alpha": 0.9, "icc_2k": 0.85}
+    assert sentences.agreement({"raters": raters}).startswith(
+        "3 raters judged 1,200 clips. The reliability of their mean is 0.900 by Cronbach's alpha and 0.850 by ICC(2,k)"
+    )
+    assert "is not known" in sentences.agreement({"raters": raters | {"alpha": None}})
+    assert sentences.agreement({"raters": None}) == ""

@@ -44,7 +44,7 @@ class Layer:
     parameters: int
 
 
-def describe_layers(model: torch.nn.Module, n_mels: int) -> list[Layer]:
+def describe_layers(model: torch.nn.Module, width: int) -> list[Layer]:
     """The layers that a clip passes through, in order, found by sending a silent one.
 
     A layer is a module without modules of its own, or one whose parts are all such (a recurrent layer
@@ -54,8 +54,8 @@ def describe_layers(model: torch.nn.Module, n_mels: int) -> list[Layer]:
     under the class of the module that holds them.
 
     Args:
-        model: takes `log_mel` [shape=(batch, frames, n_mels)] and `lengths` [shape=(batch,)].
-        n_mels: number of mel bands.
+        model: takes frames [shape=(batch, frames, width)] and `lengths` [shape=(batch,)].
+        width: number of columns of a frame, such as mel bands.
 
     Raises:
         SettingsError: the model does not take such input, or calls other layers for other input.
@@ -64,7 +64,7 @@ def describe_layers(model: torch.nn.Module, n_mels: int) -> list[Layer]:
     modes = {module: module.training for module in names}
     model.eval()
     try:
-        runs = [_trace(model, *size, n_mels) for size in ((1, _FRAMES), (1, 2 * _FRAMES), (2, _FRAMES))]
+        runs = [_trace(model, *size, width) for size in ((1, _FRAMES), (1, 2 * _FRAMES), (2, _FRAMES))]
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -118,7 +118,7 @@ class _Call:
     given: list[_Shape]
 
 
-def _trace(model: torch.nn.Module, batch: int, frames: int, n_mels: int) -> list[_Call]:
+def _trace(model: torch.nn.Module, batch: int, frames: int, width: int) -> list[_Call]:
     """The calls of the model's layers, in order, for silent clips."""
     calls: list[_Call] = []
 
@@ -129,12 +129,12 @@ def _trace(model: torch.nn.Module, batch: int, frames: int, n_mels: int) -> list
     handles = [layer.register_forward_hook(note) for layer in dict.fromkeys(_layers_of(model))]
     try:
         with torch.no_grad():
-            log_mel = torch.zeros(batch, frames, n_mels, device=device)
-            model(log_mel, torch.full((batch,), frames, device=device))
+            silence = torch.zeros(batch, frames, width, device=device)
+            model(silence, torch.full((batch,), frames, device=device))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise SettingsError(
-            f"{type(model).__name__} cannot be drawn with n_mels={n_mels}: {frames} silent frames fail with "
-            f"{error!r}. Give the n_mels that the model was built for."
+            f"{type(model).__name__} cannot be drawn with width={width}: {frames} silent frames fail with "
+            f"{error!r}. Give the width that the model was built for."
         ) from error
     finally:
         for handle in handles:
@@ -199,17 +199,17 @@ def _detail(module: torch.nn.Module) -> str:
     return "\n".join(parts) or module.extra_repr()
 
 
-def architecture_alt_text(model: torch.nn.Module, n_mels: int) -> str:
+def architecture_alt_text(model: torch.nn.Module, width: int, heard: str = "log-mel spectrogram") -> str:
     """The architecture in one sentence, for readers who do not see the figure.
 
     Args and what is raised: as `describe_layers`.
     """
-    layers = describe_layers(model, n_mels)
+    layers = describe_layers(model, width)
     named = [f"{layer.kind} ({layer.detail})" for layer in layers if layer.output_shape]
     steps = ", ".join(named).replace(" ()", "").replace("\n", "; ")
     total = sum(layer.parameters for layer in layers)
     return (
-        f"{type(model).__name__} as a chain of layers, from a log-mel spectrogram of T frames by {n_mels} bands "
+        f"{type(model).__name__} as a chain of layers, from {heard} (T frames by {width} columns) "
         f"through {steps} to one valence, {total:,} parameters in all."
     )
 
@@ -220,7 +220,7 @@ _MOST_BOXES = 8  # in one column; a longer chain is drawn in two
 _TINTS = {"LSTM": "#CFE3F1", "GRU": "#CFE3F1", "Conv": "#FBE3C0", "Linear": "#CDEBE0"}
 
 
-def plot_architecture(model: torch.nn.Module, n_mels: int) -> Figure:
+def plot_architecture(model: torch.nn.Module, width: int, heard: str = "log-mel spectrogram") -> Figure:
     """The model as a chain of its layers, read from the live module by `describe_layers`.
 
     A box is a layer with its hyperparameters and, at its right, its number of parameters. Arrows carry
@@ -228,14 +228,15 @@ def plot_architecture(model: torch.nn.Module, n_mels: int) -> Figure:
     is the number of frames of a clip.
 
     Args:
-        model: takes `log_mel` [shape=(batch, frames, n_mels)] and `lengths` [shape=(batch,)].
-        n_mels: number of mel bands.
+        model: takes frames [shape=(batch, frames, width)] and `lengths` [shape=(batch,)].
+        width: number of columns of a frame.
+        heard: what they are.
 
     Raises:
         SettingsError: as `describe_layers`.
     """
-    layers = describe_layers(model, n_mels)
-    source = Layer("", f"log-mel spectrogram (T × {n_mels})", "", "", f"T × {n_mels}", 0)
+    layers = describe_layers(model, width)
+    source = Layer("", f"{heard} (T × {width})", "", "", f"T × {width}", 0)
     called = [layer for layer in layers if layer.output_shape]
     chain = [source, *called, Layer("", "valence (1)", "", "1", "", 0)]
     columns = 1 if len(chain) <= _MOST_BOXES else 2

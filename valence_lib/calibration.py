@@ -48,12 +48,13 @@ def frontier(truth: ArrayLike, prediction: ArrayLike) -> pd.DataFrame:
     """MSE and CCC of predictions that are shrunk towards their mean, or stretched from it: mean + scale (prediction - mean).
 
     Returns:
-        Rows scale, mse, ccc: scales from 0 (the mean) to 2.5, 1 being the predictions as they are.
+        Rows scale, mse, ccc: scales from 0 (the mean) to 2.5, 1 being the predictions as they are, and those of `optima`.
     """
     y, p = validate(truth, prediction)
-    moved = [p.mean() + scale * (p - p.mean()) for scale in _SCALES]
+    scales = np.union1d(_SCALES, [best["scale"] for best in optima(y, p).values()])
+    moved = [p.mean() + scale * (p - p.mean()) for scale in scales]
     scores = {name: [METRICS[name](y, values) for values in moved] for name in ("mse", "ccc")}
-    return pd.DataFrame({"scale": _SCALES, **scores})
+    return pd.DataFrame({"scale": scales, **scores})
 
 
 def optima(truth: ArrayLike, prediction: ArrayLike) -> dict[str, dict[str, float]]:

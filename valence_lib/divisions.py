@@ -63,18 +63,6 @@ def fold_parts(clips: pd.DataFrame, design: str, n_folds: int, seed: int) -> lis
     return divisions
 
 
-def designs_of(clips: pd.DataFrame, n_folds: int) -> list[str]:
-    """The designs that a corpus's labels, and the numbers of its speakers and sentences, allow."""
-    possible = []
-    for design in DESIGNS:
-        try:
-            fold_parts(clips, design, n_folds, 0)
-        except CorpusError:
-            continue
-        possible.append(design)
-    return possible
-
-
 def _groups(clips: pd.DataFrame, design: str) -> NDArray[np.str_]:
     """What may not be torn apart: each clip's speaker, its sentence, or for design "random" a name of its own."""
     if design == "random":

@@ -14,7 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from valence_lib.corpora import RATER_COLUMN
 from valence_lib.errors import SettingsError
-from valence_lib.evaluation import Resampling, compare, corrected, groups_of, interval, score
+from valence_lib.evaluation import (
+    Resampling,
+    compare,
+    corrected,
+    effective_number,
+    groups_of,
+    interval,
+    score,
+)
 from valence_lib.tables import rounded
 
 Array = NDArray[np.float64]
@@ -88,7 +96,7 @@ def score_differences(predictions: pd.DataFrame, column: str) -> pd.DataFrame:
             difference = resampled[0] - resampled[1]
             # A draw may hold nobody of a small group.
             drawn = difference[np.isfinite(difference)]
-            low, high = interval(scores[0] - scores[1], drawn, resampling.n_effective)
+            low, high = interval(scores[0] - scores[1], drawn, _n_effective(sums, resampled, resampling))
             rows.append(
                 {
                     "group": name,
@@ -107,6 +115,20 @@ def score_differences(predictions: pd.DataFrame, column: str) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows, columns=columns)
+
+
+def _n_effective(sums: Sequence[Array], resampled: Sequence[Array], resampling: Resampling) -> float:
+    """How many speakers' worth of evidence there is for a difference: one more than its degrees of freedom.
+
+    Where no speaker is on both sides, those of Welch, B. L. (1947), "The generalization of Student's problem when several
+    different population variances are involved", Biometrika 34, 28-35: the smaller and less certain side has the say.
+    """
+    sizes = [of_side[:, 0] for of_side in sums]
+    variances = [float(np.nanvar(of_side)) for of_side in resampled]
+    if np.logical_and(*sizes).any() or sum(variances) == 0:
+        return resampling.n_effective
+    degrees = [effective_number(of_side) - 1 for of_side in sizes]
+    return 1 + sum(variances) ** 2 / sum(v**2 / d for v, d in zip(variances, degrees, strict=True))
 
 
 def _verdict(metric: str, low: float, high: float) -> str:

@@ -85,13 +85,8 @@ class Resampling:
 
     @property
     def n_effective(self) -> float:
-        """How many groups of one size would tell as much as these, 2 at least: (sum of sizes)^2 / sum of squared sizes.
-
-        Kish, L. (1965), Survey Sampling, Wiley. Where one speaker has most of the clips, that one decides the score, however
-        many others there are.
-        """
-        sizes = np.bincount(self.group).astype(np.float64)
-        return max(2.0, float(sizes.sum() ** 2 / (sizes**2).sum()))
+        """How many groups of one size would tell as much as these: see `effective_number`."""
+        return effective_number(np.bincount(self.group))
 
     def scores(self, metric: str, truth: ArrayLike, prediction: ArrayLike) -> Array:
         """The metric in every resample [shape=(resamples,)]."""
@@ -100,6 +95,16 @@ class Resampling:
         per_clip = np.stack([np.ones_like(y), y, p, y * y, p * p, y * p, np.abs(p - y)])
         sums = np.stack([np.bincount(self.group, values, self.n_groups) for values in per_clip])
         return _FROM_SUMS[metric](self.weights @ sums.T)
+
+
+def effective_number(sizes: ArrayLike) -> float:
+    """How many groups of one size would tell as much as groups of these sizes, 2 at least.
+
+    (sum of sizes)^2 / sum of squared sizes: Kish, L. (1965), Survey Sampling, Wiley. Where one speaker has most of the clips,
+    that one decides the score, however many others there are.
+    """
+    clips = np.asarray(sizes, np.float64)
+    return max(2.0, float(clips.sum() ** 2 / (clips**2).sum()))
 
 
 def _moments(sums: Array) -> tuple[Array, Array, Array, Array, Array]:

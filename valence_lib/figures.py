@@ -25,6 +25,7 @@ from matplotlib.transforms import Transform
 from numpy.typing import NDArray
 
 from valence_lib.errors import SettingsError
+from valence_lib.protocols import OUT_OF_FOLD
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 GREY, PALE = "#666666", "#E4E4E4"
-PARTS = {"train": BLUE, "validation": ORANGE, "test": GREEN, "out_of_fold": GREEN}
+PARTS = {"train": BLUE, "validation": ORANGE, "test": GREEN, OUT_OF_FOLD: GREEN}
 
 WIDTH = 7.5  # inches
 DPI = 144
@@ -241,7 +242,7 @@ def _plot_by_part(
             colour = PARTS.get(part, GREY)
             sns.histplot(x=values, bins=edges, stat="percent", color=colour, edgecolor="white", ax=ax)
             ax.axvline(values.mean(), color=BLACK, linewidth=1, linestyle="dashed")
-            ax.set_title(f"{part}, {_clips(len(values))}")
+            ax.set_title(f"{'all rated' if part == OUT_OF_FOLD else part}, {_clips(len(values))}")
             ax.set(xlabel="", ylabel="", xlim=(edges[0], edges[-1]))
             ax.xaxis.set_major_locator(MaxNLocator(5))
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -12,8 +12,6 @@ from valence_lib.settings import FeatureSettings
 from valence_lib.waveforms import Waveform
 
 BANDS = 24
-_FINE_FRAMES = 8  # to a hop
-_WINDOW_SECONDS = 0.032
 
 
 def fine_mel(waveform: Waveform, settings: FeatureSettings) -> NDArray[np.float32]:
@@ -27,10 +25,10 @@ def fine_mel(waveform: Waveform, settings: FeatureSettings) -> NDArray[np.float3
     Returns:
         [shape=(settings.frames(n_samples), 2 * BANDS), dtype=float32]: first the means, then the deviations.
     """
-    hop = max(1, settings.hop_length // _FINE_FRAMES)
+    hop = settings.short_hop_length
     short = FeatureSettings(
         sample_rate=settings.sample_rate,
-        n_fft=max(2, round(_WINDOW_SECONDS * settings.sample_rate / 2) * 2),
+        n_fft=settings.short_n_fft,
         hop_length=hop,
         n_mels=BANDS,
         top_db=settings.top_db,

@@ -64,8 +64,8 @@ CSS_PIXELS_PER_INCH = 96
 _MP3_RATE = 16000  # Hz: the lowest of MPEG-2; 8000 Hz are of the unofficial MPEG-2.5
 _MP3_LEVEL = (160 - 32) / (160 - 8)  # what libsndfile makes 32 kbit/s of, on its way from 160 down to 8
 
-# "0.51 [0.48, 0.54]", "−0.3", "1e-3", "31 s"
-NUMBER = re.compile(r"[<>≤≥≈±+\-−–]?\s?\.?\d[\d\s.,%±×+\-−–()\[\]*†‡eE]*(?:\s[a-zA-Zµ]{1,3})?")
+# "0.51 [0.48, 0.54]", "−0.3", "1e-3", "31 s"; a verdict is no unit
+NUMBER = re.compile(r"[<>≤≥≈±+\-−–]?\s?\.?\d[\d\s.,%±×+\-−–()\[\]*†‡eE]*(?:\s(?!tie)[a-zA-Zµ]{1,3})?")
 BLANKS = {"", "-", "–", "—"}
 LONGEST_UNBROKEN = 24  # characters of a cell that a narrow screen can still show on one line
 

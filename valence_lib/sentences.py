@@ -124,24 +124,81 @@ def chosen_against_others(results: Results) -> str:
             groups[comparison["verdict"]].append("{} ({})".format(*comparison["second"]))
     words = {"better": "is better than", "tie": "is tied with", "worse": "is worse than"}
     parts = [f"{words[verdict]} {_listed(names)}" for verdict, names in groups.items() if names]
+    lower = any(row["standardise"] == "speaker" for row in results["rows"])
     return (
-        f"{chosen} has the lowest validation MSE, averaged over seeds, and was chosen by it. "
+        f"{chosen} has the lowest validation MSE, averaged over seeds, {'of all that hear nothing but the clip, ' * lower}"
+        "and was chosen by it. "
         f"By its MSE on the {PART_WORDS[results['tested']]} clips it {'; it '.join(parts)}."
     )
 
 
-def network_of(results: Results) -> str:
-    """The network to draw: the chosen model, or the first network of the chosen blend, or else the best network."""
-    chosen = results["chosen"]["model"]
-    members = MODELS[chosen].recipe.get("members", chosen).split("+")
+def main_result(results: Results) -> str:
+    """What an abstract would say: the chosen model beside the mean, a rater, and itself standardised by speaker."""
+    model, preset = results["chosen"]["model"], results["chosen"]["preset"]
+    chosen = row_of(results, model, preset, results["tested"])
+    parts = [
+        against_mean(results, model, preset, results["tested"]),
+        f"Its CCC is {with_interval(chosen['ccc'], chosen['intervals']['ccc'])}.",
+    ]
+    if raters := results["raters"]:
+        parts.append(
+            f"One {_rater(results)} has an MSE of {rounded(raters['mse'])} and a CCC of {rounded(raters['ccc'])}."
+        )
+    if told := by_speaker(results):
+        parts.append(told)
+    return " ".join(parts)
+
+
+def by_speaker(results: Results) -> str:
+    """What standardising over all clips of a speaker changes about the chosen model; "" where that was not tried."""
+    model, preset = results["chosen"]["model"], results["chosen"]["preset"]
+    rows = [
+        row
+        for row in results["rows"]
+        if row["model"] == model and row["part"] == results["tested"] and row["standardise"] == "speaker"
+    ]
+    if not rows or preset == rows[0]["preset"]:
+        return ""
+    (row,) = rows
+    comparison = _comparison(results, [model, row["preset"]], [model, preset])
+    verdict = {"better": "**better**", "worse": "**worse**", "tie": "a **tie** with that"}[
+        comparison["verdict"]
+    ]
+    return (
+        "Standardised over all clips of each speaker, which takes other recordings of whoever is to be predicted (†), "
+        f"it has an MSE of {rounded(row['mse'])} and a CCC of {rounded(row['ccc'])}: {verdict}, by {difference_of(comparison)} of MSE."
+    )
+
+
+def _rater(results: Results) -> str:
+    return "simulated rater" if results["synthetic"] else "human rater"
+
+
+def network_of(results: Results) -> tuple[str, str]:
+    """The model and preset of the network to draw: the chosen one, or the first in the chosen blend, or else the best."""
+    chosen = results["chosen"]["model"], results["chosen"]["preset"]
+    for member in str(MODELS[chosen[0]].recipe.get("members", chosen[0])).split("+"):
+        if member in NETWORKS:
+            return member, chosen[1]
     networks = [row for row in results["rows"] if row["part"] == "validation" and row["model"] in NETWORKS]
-    best = min(networks, key=lambda row: row["mse"])["model"]
-    return next((str(member) for member in members if member in NETWORKS), str(best))
+    best = min(networks, key=lambda row: row["mse"])
+    return best["model"], best["preset"]
+
+
+def heard_by(streams: str) -> str:
+    """What a model hears that is told "voice+fine_mel"."""
+    words = {
+        "log_mel": "log-mel spectrogram",
+        "voice": "pitch, voicing, intensity",
+        "fine_mel": "short frames",
+        "fine_timbre": "short frames",
+    }
+    return ", ".join(words.get(name, name.replace("_", " ")) for name in streams.split("+"))
 
 
 def why_drawn(results: Results) -> str:
     """What the network of `network_of` is to the chosen model."""
-    chosen, drawn = results["chosen"]["model"], network_of(results)
+    chosen, (drawn, _) = results["chosen"]["model"], network_of(results)
     if drawn == chosen:
         return "the model with the lowest validation MSE"
     members = MODELS[chosen].recipe.get("members", "")
@@ -164,7 +221,7 @@ def standardising(results: Results, model: str, preset: str) -> str:
     verdict = {
         "better": "standardising makes it **better**",
         "worse": "standardising makes it **worse**",
-        "tie": "the two are a **tie**",
+        "tie": _tie(comparison),
     }[comparison["verdict"]]
     return (
         f"{model} has a {PART_WORDS[results['tested']]} MSE of {rounded(ours['mse'])} with the {preset} preset and of {rounded(raw['mse'])} on raw "
@@ -185,7 +242,7 @@ def tuning(results: Results) -> str:
     verdict = {
         "better": "tuning makes it **better**",
         "worse": "tuning makes it **worse**",
-        "tie": "the two are a **tie**",
+        "tie": _tie(comparison),
     }[comparison["verdict"]]
     return (
         f"{model} has a {PART_WORDS[results['tested']]} MSE of {rounded(ours['mse'])} with the tuned preset and of {rounded(before['mse'])} with the "
@@ -234,6 +291,11 @@ def tuned(best: Mapping[str, Any]) -> str:
     )
 
 
+def _tie(comparison: Mapping[str, Any]) -> str:
+    alone = comparison["low"] > 0 or comparison["high"] < 0
+    return "the two are a **tie**" + (", corrected for how many were compared" if alone else "")
+
+
 def _comparison(results: Results, first: list[str], second: list[str]) -> dict[str, Any]:
     """The comparison of the tested clips' MSEs, seen from `first`, whichever way round it was made."""
     for comparison in results["comparisons"]:
@@ -254,11 +316,10 @@ def against_ceiling(results: Results) -> str:
     sentences = []
     if raters := results["raters"]:
         relation = "below" if chosen["mse"] < raters["mse"] else "above"
-        who = "simulated rater" if results["synthetic"] else "human rater"
         sentences.append(
-            f"One {who} against the mean of the others has an MSE of {rounded(raters['mse'])} and a CCC of "
-            f"{rounded(raters['ccc'])}; the chosen model's {PART_WORDS[results['tested']]} MSE, {rounded(chosen['mse'])}, is {relation} that "
-            f"(against the mean of all raters, which is the steadier truth). From the raters' disagreement, the noise of the "
+            f"One {_rater(results)} against the mean of the others has an MSE of {rounded(raters['mse'])} and a CCC of "
+            f"{rounded(raters['ccc'])}; the chosen model's {PART_WORDS[results['tested']]} MSE, {rounded(chosen['mse'])}, is {relation} that, its CCC "
+            f"{rounded(chosen['ccc'])} (against the mean of all raters, which is the steadier truth). From the raters' disagreement, the noise of the "
             f"mean rating has a variance of {rounded(raters['noise_variance'])}: about the lowest MSE that can be hoped for."
         )
     else:
@@ -303,6 +364,16 @@ def by_group(groups: pd.DataFrame, chance: float, name: str) -> str:
         f"By {name}, the MSE runs from {rounded(best['mse'])} ({best['group']}) to {rounded(worst['mse'])} "
         f"({worst['group']}); {verdict}."
     )
+
+
+def where_errors_differ(chances: Mapping[str, float]) -> str:
+    """By what the error differs by more than luck, from each grouping's permutation test."""
+    differ = [name for name, chance in chances.items() if chance < 0.05]
+    luck = [name for name, chance in chances.items() if chance >= 0.05]
+    parts = [f"The error differs by more than luck by {_listed(differ)}."] if differ else []
+    if luck:
+        parts.append(f"By {_listed(luck)}, what it differs by may be luck.")
+    return " ".join(parts)
 
 
 def of_worst(worst: Sequence[Mapping[str, Any]]) -> str:
@@ -433,12 +504,12 @@ def metered(results: Results) -> str:
             continue
         against = row["against"]["ccc"]
         verdict = {
-            "better": "is **inflated** by",
-            "worse": "is lower, which changes it by",
-            "tie": "is a **tie** with that, off by",
+            "better": "higher" if design == "both" else "**inflated**",
+            "worse": "lower",
+            "tie": "a **tie** with that",
         }[against["verdict"]]
         parts.append(
-            f"{beginning}, its CCC is {rounded(row['ccc'])}, which {verdict} "
+            f"{beginning}, its CCC is {rounded(row['ccc'])}: {verdict}, by "
             f"{difference_of(against)}; its MSE is {rounded(row['mse'])}, "
             f"a difference of {difference_of(row['against']['mse'])}."
         )
@@ -472,6 +543,22 @@ def ledger(results: Results) -> str:
     if rest:
         parts.append(f"With {_listed(rest)} it is no better.")
     return " ".join(parts)
+
+
+def proposals_tried(results: Results) -> str:
+    """What came of the two things that the course report proposes, as the ledger says."""
+    lines = {line["preset"]: line["ccc"] for line in results["ablation"]}
+    if not {"best-no-voice", "best-convolutions"} <= set(lines):
+        return "`PRESET=best` tries both."
+    words = {"better": "**better**", "worse": "**worse**", "tie": "a **tie**"}
+    told = {
+        name: f"{words[lines[name]['verdict']]}, by {difference_of(lines[name])} of CCC"
+        for name in ("best-no-voice", "best-convolutions")
+    }
+    return (
+        "Both were tried here. The best model without pitch, voicing and intensity for its network is "
+        f"{told['best-no-voice']}; with the hybrid of convolutions and LSTM as a third member it is {told['best-convolutions']}."
+    )
 
 
 def calibrated(results: Results) -> str:

@@ -82,6 +82,16 @@ class FeatureSettings(_Settings):
         """How many centred frames a waveform of `n_samples` samples has."""
         return 1 + n_samples // self.hop_length
 
+    @property
+    def short_hop_length(self) -> int:
+        """Samples between the short frames that go beside these: eight to a hop."""
+        return max(1, self.hop_length // 8)
+
+    @property
+    def short_n_fft(self) -> int:
+        """Samples in a short frame, an even number: 32 ms, which follow the vocal tract."""
+        return max(2, round(0.032 * self.sample_rate / 2) * 2)
+
 
 @dataclass(frozen=True)
 class CorpusSettings(_Settings):

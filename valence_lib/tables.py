@@ -54,6 +54,15 @@ def difference_of(comparison: Mapping[str, Any]) -> str:
     return with_interval(comparison["difference"], [comparison["low"], comparison["high"]])
 
 
+def p_value(p: float) -> str:
+    """The probability of a difference by luck alone, with its sign.
+
+    >>> p_value(0.0421), p_value(0.0001)
+    ('0.042', '<0.001')
+    """
+    return rounded(p) if p >= 0.001 else "<0.001"
+
+
 def title_of(row: Mapping[str, Any]) -> str:
     """How a row of results.json is called."""
     return MEAN_TITLE if row["model"] == "mean" else f"{row['model']}, {row['preset']}"
@@ -61,14 +70,24 @@ def title_of(row: Mapping[str, Any]) -> str:
 
 def marked_title(row: Mapping[str, Any]) -> str:
     """How a table calls a row of results.json: by its title, with a dagger where it needs other clips of each speaker."""
-    return title_of(row) + (" †" if row["standardise"] == "speaker" else "")
+    return title_of(row) + _dagger(row)
+
+
+def _dagger(row: Mapping[str, Any]) -> str:
+    return " †" if row["standardise"] == "speaker" else ""
 
 
 def score_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Scores, with 95 % intervals of MSE and CCC, one line a row of results.json; the last column is of the seeds' MSEs."""
+    """Scores, with 95 % intervals of MSE and CCC, one line a row of results.json; the last column is of the seeds' MSEs.
+
+    Which clips they are of is a column where rows differ in that.
+    """
     lines = []
+    parts = {(row["n"], row["part"]) for row in rows}
     for row in rows:
-        line = {"Model, preset": marked_title(row), "Clips": f"{row['n']:,} {PART_WORDS[row['part']]}"}
+        line = {"Model, preset": marked_title(row)}
+        if len(parts) > 1:
+            line["Clips"] = f"{row['n']:,} {PART_WORDS[row['part']]}"
         for metric, title in METRIC_TITLES.items():
             bracketed = metric in _WITH_INTERVALS
             line[title] = (
@@ -105,7 +124,7 @@ def score_points(results: Mapping[str, Any], part: str) -> pd.DataFrame:
             "mse": [row["mse"] for row in rows],
             "low": [row["intervals"]["mse"][0] for row in rows],
             "high": [row["intervals"]["mse"][1] for row in rows],
-            "kind": [f"{row['preset']} preset" for row in rows],
+            "kind": [f"{row['preset']} preset{_dagger(row)}" for row in rows],
         }
     )
 
@@ -156,6 +175,14 @@ def reference_table(results: Mapping[str, Any]) -> pd.DataFrame:
             )
         )
     return pd.DataFrame(lines, columns=["Reference", "MSE", "CCC", "How"])
+
+
+def raters_table(raters: Mapping[str, Any]) -> pd.DataFrame:
+    """Each rater against the mean of the others; takes what `agreement.raters` returns."""
+    return pd.DataFrame(
+        {"Rater": column.removeprefix("valence_"), "MSE": rounded(found["mse"]), "CCC": rounded(found["ccc"])}
+        for column, found in raters["by_rater"].items()
+    )
 
 
 def quarantine_table(quarantine: pd.DataFrame) -> pd.DataFrame:
@@ -264,7 +291,7 @@ def differences_table(differences: pd.DataFrame) -> pd.DataFrame:
 
 
 def disagreement_table(clips: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
-    """Single clips and what each model predicts for them.
+    """Single clips, and which model predicts the least and which the most for them.
 
     Args:
         clips: a row a clip, in the order to be shown, with id, speaker, truth, spread (standard deviation over the
@@ -277,7 +304,11 @@ def disagreement_table(clips: pd.DataFrame, models: Sequence[str]) -> pd.DataFra
         "True": [rounded(value, 2) for value in clips["truth"]],
         "SD over models": [rounded(value, 2) for value in clips["spread"]],
     }
-    table |= {model: [rounded(value, 2) for value in clips[model]] for model in models}
+    predicted = clips[list(models)]
+    for title, extreme in (("Lowest", predicted.idxmin(axis=1)), ("Highest", predicted.idxmax(axis=1))):
+        table[title] = [
+            f"{rounded(predicted.loc[row, model], 2)} ({model})" for row, model in extreme.items()
+        ]
     return pd.DataFrame(table)
 
 
@@ -362,9 +393,9 @@ def comparison_table(results: Mapping[str, Any]) -> pd.DataFrame:
             "Model": first,
             "against": second,
             "MSE": _difference(found["mse"]),
-            "p (Holm)": rounded(found["mse"]["p_holm"]),
+            "p (Holm)": p_value(found["mse"]["p_holm"]),
             "CCC": _difference(found["ccc"]),
-            "p (Holm) ": rounded(found["ccc"]["p_holm"]),
+            "p (Holm) ": p_value(found["ccc"]["p_holm"]),
         }
         for (first, second), found in by_pair.items()
     )

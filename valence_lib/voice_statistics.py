@@ -19,7 +19,6 @@ from valence_lib.waveforms import Waveform
 
 Array = NDArray[np.float64]
 
-_FINE_FRAMES = 8  # to a hop of the log-mel spectrogram
 _BANDS = 20  # of the short frames' mel spectrum
 _CEPSTRA = 12
 _FORMANTS = 3
@@ -41,10 +40,10 @@ def voice_statistics(waveform: Waveform, settings: FeatureSettings) -> NDArray[n
 
 def _describe(waveform: Waveform, settings: FeatureSettings) -> dict[str, float]:
     rate = settings.sample_rate
-    hop = max(1, settings.hop_length // _FINE_FRAMES)
+    hop = settings.short_hop_length
     frame_rate = rate / hop
     pitch = track(waveform, rate, hop)
-    power, frequencies = _spectra(waveform, hop, rate)
+    power, frequencies = _spectra(waveform, settings)
     intensity = 10 * np.log10(np.maximum(power.sum(axis=1), 1e-12))
     intensity = np.maximum(intensity - intensity.max(), _QUIETEST)
     heard = intensity > -35
@@ -96,7 +95,7 @@ def _describe(waveform: Waveform, settings: FeatureSettings) -> dict[str, float]
     found |= _mean_and_sd("flux", flux[used[1:]] if used[1:].any() else flux)
 
     # Resonances
-    resonances, widths = _formants(waveform, hop, rate)
+    resonances, widths = _formants(waveform, settings)
     for number in range(_FORMANTS):
         found |= _mean_and_sd(f"formant {number + 1}", resonances[used, number])
         found[f"formant {number + 1} width"] = float(widths[used, number].mean())
@@ -106,20 +105,21 @@ def _describe(waveform: Waveform, settings: FeatureSettings) -> dict[str, float]
 # Contours
 
 
-def _frames(waveform: Waveform, hop: int, size: int) -> NDArray[np.float32]:
-    """Centred frames [shape=(1 + n_samples // hop, size)], the ends padded with zeros."""
+def _frames(waveform: Waveform, settings: FeatureSettings) -> NDArray[np.float32]:
+    """Centred short frames [shape=(1 + n_samples // hop, size)], the ends padded with zeros."""
+    hop, size = settings.short_hop_length, settings.short_n_fft
     padded = np.pad(np.asarray(waveform, np.float32), (size // 2, size // 2 + hop))
     return np.lib.stride_tricks.sliding_window_view(padded, size)[::hop][: 1 + len(waveform) // hop]
 
 
-def _spectra(waveform: Waveform, hop: int, rate: int) -> tuple[Array, Array]:
+def _spectra(waveform: Waveform, settings: FeatureSettings) -> tuple[Array, Array]:
     """Power spectra of Hann-windowed frames of about 32 ms, without the lowest 50 Hz, and their frequencies in Hz."""
-    size = int(0.032 * rate) // 2 * 2
+    size = settings.short_n_fft
     window = scipy.signal.get_window("hann", size).astype(np.float32)
-    frames = _frames(waveform, hop, size)
+    frames = _frames(waveform, settings)
     spectra = scipy.fft.rfft(frames * window, axis=1)
     power = (spectra.real**2 + spectra.imag**2).astype(np.float64)
-    frequencies = np.arange(power.shape[1]) * rate / size
+    frequencies = np.arange(power.shape[1]) * settings.sample_rate / size
     return power[:, frequencies >= 50], frequencies[frequencies >= 50]
 
 
@@ -162,16 +162,16 @@ def _timbre(share: Array, decibels: Array, frequencies: Array) -> dict[str, Arra
     }
 
 
-def _formants(waveform: Waveform, hop: int, rate: int) -> tuple[Array, Array]:
+def _formants(waveform: Waveform, settings: FeatureSettings) -> tuple[Array, Array]:
     """The lowest resonances of each frame and their bandwidths, Hz [shape=(frames, _FORMANTS) each].
 
     From the roots of a linear predictor of order 2 + rate / 1000 by the autocorrelation method (Markel and Gray 1976) on
     pre-emphasised frames; where a frame has too few, the clip's median stands in.
     """
+    rate, size = settings.sample_rate, settings.short_n_fft
     order = 2 + rate // 1000
     emphasised = np.append(waveform[:1], waveform[1:] - 0.97 * waveform[:-1])
-    size = int(0.032 * rate) // 2 * 2
-    frames = _frames(emphasised, hop, size) * scipy.signal.get_window("hamming", size).astype(np.float32)
+    frames = _frames(emphasised, settings) * scipy.signal.get_window("hamming", size).astype(np.float32)
     spectra = scipy.fft.rfft(frames, 2 * size, axis=1)
     lags = scipy.fft.irfft(spectra.real**2 + spectra.imag**2, axis=1)[:, : order + 1].astype(np.float64)
     lags[:, 0] = lags[:, 0] * (1 + 1e-5) + 1e-9 * lags[:, 0].max() + 1e-30

@@ -77,7 +77,8 @@ local function expand_html(text)
   if text:find("<audio", 1, true) then
     local label = text:match('<figure class="recording"><figcaption>([^<]*)</figcaption>')
     local what = label and "Recording (" .. pandoc.utils.stringify(pandoc.read(label, "html")) .. ")" or "Recording"
-    return pandoc.Para { pandoc.Emph { pandoc.Str(what .. ": to be heard in the HTML edition.") } }
+    local remark = pandoc.Para { pandoc.Emph { pandoc.Str(what .. ": to be heard in the HTML edition.") } }
+    return pandoc.Div({ remark }, pandoc.Attr("", { "recording" }))
   end
   return pandoc.read(text, "html").blocks
 end
@@ -161,8 +162,9 @@ local function figure(block)
   block:walk { Image = function(found) image = found end }
   if image then
     local caption = typst_of { pandoc.Plain(pandoc.utils.blocks_to_inlines(block.caption.long)) }
-    local call = "#figure(%s, kind: image, caption: [%s])%s"
-    return typst_block(call:format(image_call(image), caption, label_of(block.identifier)))
+    local placement = block.classes:includes("in-place") and "none" or "auto"
+    local call = "#figure(%s, kind: image, placement: %s, caption: [%s])%s"
+    return typst_block(call:format(image_call(image), placement, caption, label_of(block.identifier)))
   end
 end
 
@@ -235,6 +237,18 @@ local function typst_table(grid)
   return typst_block(("#figure(%s, kind: table, caption: [%s])%s"):format(call, caption, label_of(grid.identifier)))
 end
 
+-- Figures go to the top or the foot of a page, so that none leaves half a page empty; those that belong to a recording stay
+-- below it.
+local function kept_with_recordings(document)
+  for position, block in ipairs(document.blocks) do
+    local before = document.blocks[position - 1]
+    if block.t == "Figure" and before and before.t == "Div" and before.classes:includes("recording") then
+      block.classes:insert("in-place")
+    end
+  end
+  return document
+end
+
 local in_pdf = {
   { Math = equation },
   {
@@ -251,6 +265,9 @@ local in_pdf = {
       if div.classes:includes("note") then
         return enclosed("#table-note[", div.content, "]")
       end
+      if div.classes:includes("recording") then
+        return enclosed("#block(sticky: true)[", div.content, "]")
+      end
     end,
     traverse = "topdown",
   },
@@ -261,6 +278,7 @@ function Pandoc(document)
   if not for_pdf then
     return document:walk(in_html)
   end
+  document = kept_with_recordings(document)
   for _, pass in ipairs(in_pdf) do
     document = document:walk(pass)
   end
