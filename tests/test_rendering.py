@@ -1,6 +1,7 @@
 """The report page in both editions, from one small notebook that really runs."""
 
 import base64
+import doctest
 import io
 import itertools
 import re
@@ -446,3 +447,20 @@ def test_recording_that_cannot_be_played_or_named_is_refused(shown, waveform, la
     with pytest.raises(NotebookError, match=re.escape(message)):
         audio(waveform, 8000, label)
     assert shown == []
+
+
+def test_doctests():
+    assert doctest.testmod(rendering).failed == 0
+
+
+def test_figures_float_in_the_pdf_but_for_those_of_the_opening_and_of_recordings(tmp_path):
+    figure = """``` {.figure-block}
+{"identifier": "ID", "number": "Figure 1", "caption": "Curve.", "alt": "A curve.", "width": 400, "source": "a.png"}
+```"""
+    recording = """``` {=html}
+<figure class="recording"><figcaption>Clip</figcaption><audio></audio></figure>
+```"""
+    blocks = [figure, "## Results", figure, recording, figure, "Words.", figure]
+    text = "\n\n".join(block.replace("ID", f"figure-{number}") for number, block in enumerate(blocks))
+    typst = rendering._pandoc(text, "typst", TITLE)
+    assert re.findall(r"kind: image, placement: (\w+)", typst) == ["none", "auto", "none", "auto"]

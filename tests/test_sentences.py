@@ -253,9 +253,9 @@ def test_what_a_model_hears_is_told_in_words():
 def test_errors_differ_by_what_luck_does_not_explain():
     found = sentences.where_errors_differ({"speaker": 0.001, "sex": 0.2, "emotion": 0.04, "language": 0.06})
     assert found == (
-        "The error differs by more than luck by speaker and emotion. By sex and language, what it differs by may be luck."
+        "The error differs by more than luck by speaker and emotion. By sex and language, what the error differs by may be luck."
     )
-    assert sentences.where_errors_differ({"sex": 0.2}) == "By sex, what it differs by may be luck."
+    assert sentences.where_errors_differ({"sex": 0.2}) == "By sex, what the error differs by may be luck."
     assert sentences.where_errors_differ({}) == ""
 
 

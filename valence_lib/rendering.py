@@ -194,6 +194,24 @@ def audio(waveform: Waveform, sample_rate: int, label: str) -> None:
     display({"text/html": html, "text/plain": f"Recording: {label}"}, raw=True)
 
 
+def link(number: str) -> str:
+    """The way to a figure or a table of the page, by its label.
+
+    >>> link("Figure 6")
+    '[Figure 6](#figure-6)'
+    """
+    return f"[{number}](#{_identifier(number)})"
+
+
+def referring(sentence: str, number: str) -> str:
+    """A sentence that ends by pointing to a figure or a table.
+
+    >>> referring("It is a tie.", "Figure 6")
+    'It is a tie ([Figure 6](#figure-6)).'
+    """
+    return f"{sentence.removesuffix('.')} ({link(number)})."
+
+
 def prose(markdown: str) -> None:
     """Show Markdown in a notebook, for sentences whose numbers are computed."""
     display(Markdown(markdown))

@@ -372,7 +372,7 @@ def where_errors_differ(chances: Mapping[str, float]) -> str:
     luck = [name for name, chance in chances.items() if chance >= 0.05]
     parts = [f"The error differs by more than luck by {_listed(differ)}."] if differ else []
     if luck:
-        parts.append(f"By {_listed(luck)}, what it differs by may be luck.")
+        parts.append(f"By {_listed(luck)}, what the error differs by may be luck.")
     return " ".join(parts)
 
 

@@ -237,12 +237,15 @@ local function typst_table(grid)
   return typst_block(("#figure(%s, kind: table, caption: [%s])%s"):format(call, caption, label_of(grid.identifier)))
 end
 
--- Figures go to the top or the foot of a page, so that none leaves half a page empty; those that belong to a recording stay
--- below it.
-local function kept_with_recordings(document)
+-- Figures go to the top or the foot of a page, so that none leaves half a page empty, but for those of the page's opening,
+-- which is to be read first, and those that belong to a recording.
+local function kept_in_place(document)
+  local opening = true
   for position, block in ipairs(document.blocks) do
     local before = document.blocks[position - 1]
-    if block.t == "Figure" and before and before.t == "Div" and before.classes:includes("recording") then
+    local with_recording = before and before.t == "Div" and before.classes:includes("recording")
+    opening = opening and block.t ~= "Header"
+    if block.t == "Figure" and (opening or with_recording) then
       block.classes:insert("in-place")
     end
   end
@@ -278,7 +281,7 @@ function Pandoc(document)
   if not for_pdf then
     return document:walk(in_html)
   end
-  document = kept_with_recordings(document)
+  document = kept_in_place(document)
   for _, pass in ipairs(in_pdf) do
     document = document:walk(pass)
   end
