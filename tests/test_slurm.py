@@ -234,7 +234,8 @@ class Project:
         """This copy's Slurm jobs by the report's jobs, in order."""
         found: dict[str, list[slurm_cluster.Job]] = {}
         for job in self.own(self.cluster.jobs()):
-            found.setdefault(re.sub(r"^rule_(experiment_wildcards_)?", "", job.comment), []).append(job)
+            name = re.sub(r"^rule_(experiment_wildcards_)?", "", job.comment)
+            found.setdefault(name.replace("leakage_wildcards_", "leakage-"), []).append(job)
         return found
 
     def wait_for(self, name: str, process: subprocess.Popen) -> slurm_cluster.Job:
