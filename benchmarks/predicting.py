@@ -17,7 +17,7 @@ from benchmarks.work import SETTINGS
 from valence_lib.features import Standardiser, log_mels
 from valence_lib.models import build_model
 from valence_lib.predicting import predict_files, predict_windows
-from valence_lib.registry import MODELS, training_settings
+from valence_lib.registry import SEED_MODELS, training_settings
 from valence_lib.runs import Run
 from valence_lib.waveforms import Waveform, read_audio
 
@@ -40,7 +40,7 @@ def measure(waveforms: Sequence[Waveform], scratch: Path, workers: int, rounds: 
     for number, waveform in enumerate(waveforms):
         files.append(scratch / f"{number:04d}.flac")
         soundfile.write(files[-1], waveform, SETTINGS.sample_rate)
-    runs = {model: fresh_run(model) for model in MODELS}
+    runs = {model: fresh_run(model) for model in SEED_MODELS}
     ways = {
         "decoding, one thread": lambda: each(lambda file: read_audio(file, SETTINGS.sample_rate), files),
         "front end, one thread": lambda: each(len, log_mels(waveforms, SETTINGS)),
@@ -52,7 +52,7 @@ def measure(waveforms: Sequence[Waveform], scratch: Path, workers: int, rounds: 
         "cores": workers,
         "files_per_s": rates(seconds, len(files)),
         "slower_stage": slower,
-        "share_of_slower_stage": {model: ratio(seconds, model, slower) for model in MODELS},
+        "share_of_slower_stage": {model: ratio(seconds, model, slower) for model in SEED_MODELS},
     }
 
 
@@ -71,7 +71,7 @@ def measure_recording(waveforms: Sequence[Waveform], scratch: Path, minutes: int
     recording = scratch / "recording.wav"
     soundfile.write(recording, np.resize(speech, needed), SETTINGS.sample_rate)
     found: dict[str, Any] = {"minutes": minutes}
-    for model in MODELS:
+    for model in SEED_MODELS:
         result, peak = in_child(predict_recording, recording, model)
         found[model] = {
             "seconds": round(result["seconds"], 1),
