@@ -222,6 +222,12 @@ def test_what_hears_other_clips_of_a_speaker_is_not_said_to_have_been_outdone():
     rows = [*_results()["rows"], _row("LSTM2", "speaker", "test", 0.3)]
     found = sentences.chosen_against_others(_results(rows=rows))
     assert "averaged over seeds, of all that hear nothing but the clip, and was chosen by it." in found
+    # Where it is itself by speaker, it was not chosen among those that hear nothing but the clip.
+    rows += [_row("LSTM2", "tuned", "test", 0.2) | {"standardise": "speaker"}]
+    results = _results(rows=rows, chosen={"model": "LSTM2", "preset": "tuned", "run": "LSTM2-tuned-0"})
+    results["comparisons"] = [_comparison(("LSTM2", "tuned"), ("CNN", "default"), "tie")]
+    assert "averaged over seeds, and was chosen by it." in sentences.chosen_against_others(results)
+    assert sentences.by_speaker(results) == ""
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,10 @@ def chosen_against_others(results: Results) -> str:
             groups[comparison["verdict"]].append("{} ({})".format(*comparison["second"]))
     words = {"better": "is better than", "tie": "is tied with", "worse": "is worse than"}
     parts = [f"{words[verdict]} {_listed(names)}" for verdict, names in groups.items() if names]
-    lower = any(row["standardise"] == "speaker" for row in results["rows"])
+    by_speaker = {(row["model"], row["preset"]) for row in results["rows"] if row["standardise"] == "speaker"}
+    lower = (
+        bool(by_speaker) and tuple(first) not in by_speaker
+    )  # which are then not chosen, however low theirs is
     return (
         f"{chosen} has the lowest validation MSE, averaged over seeds, {'of all that hear nothing but the clip, ' * lower}"
         "and was chosen by it. "
@@ -150,16 +153,16 @@ def main_result(results: Results) -> str:
 
 
 def by_speaker(results: Results) -> str:
-    """What standardising over all clips of a speaker changes about the chosen model; "" where that was not tried."""
+    """What standardising over all clips of a speaker changes about the chosen model; "" where that was not tried, or is chosen."""
     model, preset = results["chosen"]["model"], results["chosen"]["preset"]
     rows = [
         row
         for row in results["rows"]
         if row["model"] == model and row["part"] == results["tested"] and row["standardise"] == "speaker"
     ]
-    if not rows or preset == rows[0]["preset"]:
+    if not rows or preset in [row["preset"] for row in rows]:
         return ""
-    (row,) = rows
+    row = rows[0]
     comparison = _comparison(results, [model, row["preset"]], [model, preset])
     verdict = {"better": "**better**", "worse": "**worse**", "tie": "a **tie** with that"}[
         comparison["verdict"]
