@@ -124,10 +124,8 @@ def chosen_against_others(results: Results) -> str:
             groups[comparison["verdict"]].append("{} ({})".format(*comparison["second"]))
     words = {"better": "is better than", "tie": "is tied with", "worse": "is worse than"}
     parts = [f"{words[verdict]} {_listed(names)}" for verdict, names in groups.items() if names]
-    by_speaker = {(row["model"], row["preset"]) for row in results["rows"] if row["standardise"] == "speaker"}
-    lower = (
-        bool(by_speaker) and tuple(first) not in by_speaker
-    )  # which are then not chosen, however low theirs is
+    marked = {(row["model"], row["preset"]) for row in results["rows"] if row["standardise"] == "speaker"}
+    lower = bool(marked) and tuple(first) not in marked  # which are then not chosen, however low theirs is
     return (
         f"{chosen} has the lowest validation MSE, averaged over seeds, {'of all that hear nothing but the clip, ' * lower}"
         "and was chosen by it. "
