@@ -76,6 +76,21 @@ def left_over(project: Project, temporary) -> list[str]:
     return sorted(str(path) for path in (*hidden, *inside, *temporary.iterdir()))
 
 
+def differing(first: dict[str, bytes], second: dict[str, bytes]) -> list[str]:
+    """What two builds do not have in common, with the first bytes that differ."""
+    said = []
+    for name in sorted(first.keys() | second.keys()):
+        one, other = first.get(name, b""), second.get(name, b"")
+        if one != other:
+            at = next(
+                (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one)
+            )
+            said.append(
+                f"{name} at {at}: {one[max(at - 60, 0) : at + 60]!r}, {other[max(at - 60, 0) : at + 60]!r}"
+            )
+    return said
+
+
 def test_killed_builds_end_in_the_bytes_of_an_undisturbed_one(project, temporary, tmp_path):
     began = time.monotonic()
     project.build()
@@ -84,6 +99,7 @@ def test_killed_builds_end_in_the_bytes_of_an_undisturbed_one(project, temporary
     seed = time.time_ns()
     print(f"undisturbed: {duration:.0f} s; random seed {seed}")
     generator = random.Random(seed)
+    different: list[str] = []
     identical = again = kills = 0
     with (tmp_path / "log").open("wb") as log:
         for _ in range(KILLS):
@@ -102,11 +118,14 @@ def test_killed_builds_end_in_the_bytes_of_an_undisturbed_one(project, temporary
             before = finished(project)
             done = project.build()
             again += len(before & done.get("executed", set()))
-            identical += project.artefacts() == undisturbed
+            artefacts = project.artefacts()
+            identical += artefacts == undisturbed
+            different += differing(undisturbed, artefacts)
             assert left_over(project, temporary) == []
     print(
         f"{kills} kills; {identical} of {KILLS} builds identical to the undisturbed one; {again} finished jobs done again"
     )
+    assert different == []
     assert (identical, again) == (KILLS, 0)
 
 

@@ -267,6 +267,15 @@ def test_what_a_training_prints_does_not_tell_that_it_was_cut_off(material, tmp_
         assert capsys.readouterr().out == printed
 
 
+def test_what_is_fitted_at_once_prints_the_same_line_when_it_is_found_finished(material, tmp_path, capsys):
+    printed = []
+    for _ in range(2):
+        train(material, _settings("SVR"), tmp_path, CPU)
+        printed.append(capsys.readouterr().out)
+    assert printed[0].startswith("epoch   1/1 ")
+    assert printed[1] == printed[0]
+
+
 def test_a_training_that_is_cut_off_leaves_the_one_before_whole(material, tmp_path, monkeypatch):
     # A training of other settings in the same folder, cut off before its first epoch has ended.
     _train(material, tmp_path, _settings("CNN", epochs=1))

@@ -119,13 +119,15 @@ def train(
     torch.set_flush_denormal(True)  # saturated gates have denormal gradients, at a tenth of the speed
     torch.manual_seed(settings.seed)
     loop = _Loop(material, settings, folder, device)
+    at_once = hasattr(loop.model, "fit")
+    n_epochs = 1 if at_once else settings.epochs
     first = loop.resume() + 1
     if first == 1:
         loop.begin()
-        if hasattr(loop.model, "fit"):
+        if at_once:
             row = loop.fit_at_once()
             if progress:
-                print(_line(row, 1))
+                print(_line(row, n_epochs))
             loop.finish()
             return pd.DataFrame(loop.history, columns=HISTORY)
     on_terminal = sys.stderr.isatty()
@@ -133,12 +135,12 @@ def train(
     label = f"{settings.model} {settings.preset} {settings.seed}"
     # Epochs that were done before a kill are shown too: what is printed is what an undisturbed training prints.
     for row in loop.history if in_lines else ():
-        print(_line(row, settings.epochs))
-    epochs = range(first, settings.epochs + 1)
+        print(_line(row, n_epochs))
+    epochs = range(first, n_epochs + 1)
     for epoch in tqdm(epochs, desc=label, unit="epoch", disable=not (progress and on_terminal)):
         row = loop.run_epoch(epoch)
         if in_lines:
-            print(_line(row, settings.epochs), flush=True)
+            print(_line(row, n_epochs), flush=True)
         if after_epoch is not None:
             after_epoch(row)
     if loop.making.is_dir():
