@@ -34,6 +34,7 @@ ORDER = [
         "voice",
         "voice_statistics",
         "fine_mel",
+        "frame_statistics",
         "opensmile_features",
         "streams",
         "store",

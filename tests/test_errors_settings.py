@@ -310,6 +310,18 @@ def test_a_preset_s_streams_are_for_networks():
     assert members["VoiceSVR"] == training_settings("VoiceSVR", "best", 0)
 
 
+def test_a_preset_s_members_are_for_blends():
+    members = trainings("Blend", "best-speaker", 0)
+    assert {name: settings.streams for name, settings in members.items()} == {
+        "VoiceRegression": "voice_statistics+frame_statistics",
+        "AttentionLSTM": "voice+fine_mel",
+    }
+    for name, settings in members.items():
+        assert trainings(name, "best-speaker", 0) == {"": settings}
+    changed = trainings("Blend", "best-speaker", 0, members="SVR+CNNLSTM")
+    assert list(changed) == ["SVR", "CNNLSTM"]
+
+
 @pytest.mark.parametrize("name", LEDGER)
 def test_every_line_of_the_ledger_changes_what_is_trained(name: str):
     assert trainings("Blend", f"best-{name}", 0) != trainings("Blend", "best", 0)

@@ -8,22 +8,29 @@ import torch
 from sklearn import linear_model, svm
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
+from sklearn.pipeline import Pipeline
 
 from valence_lib.models import build_model, fitted
 from valence_lib.models.fitted import search
+from valence_lib.models.lasso_or_svr import LassoOrSVR
 from valence_lib.models.ridge import Ridge
 from valence_lib.models.svr import SVR
 
 WIDTH = 12
-MODELS = {"Ridge": Ridge, "SVR": SVR}
+MODELS = {"Ridge": Ridge, "SVR": SVR, "VoiceRegression": LassoOrSVR}
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
-def _estimator(name):
+def _estimator(name, truth):
     """What scikit-learn is asked for, and the hyperparameters among which it chooses."""
     if name == "Ridge":
         return linear_model.Ridge(), {"alpha": [1, 10, 100, 1000, 10_000, 100_000]}
-    return svm.SVR(epsilon=0.1, C=3, gamma=0.35 / WIDTH), {"C": [3]}  # none: it keeps them
+    machine = svm.SVR(epsilon=0.1, C=3, gamma=0.35 / WIDTH)
+    if name == "SVR":
+        return machine, {"C": [3]}  # none: it keeps them
+    penalties = np.geomspace(0.003, 0.1, 10) * truth.std()
+    lasso = {"it": [linear_model.Lasso(max_iter=10_000)], "it__alpha": penalties}
+    return Pipeline([("it", machine)]), [lasso, {"it": [machine]}]
 
 
 def _clips(seed=0, count=90, n_speakers=9):
@@ -50,7 +57,7 @@ def _predict(model, vectors):
 @pytest.mark.parametrize("n_speakers", [9, 5, 4, 0])
 def test_predictions_are_those_of_scikit_learn(name, n_speakers):
     vectors, truth, speakers = _clips(n_speakers=n_speakers)
-    estimator, grid = _estimator(name)
+    estimator, grid = _estimator(name, truth)
     # Fewer speakers than folds are not told apart.
     folds = GroupKFold(5) if n_speakers >= 5 else KFold(5, shuffle=True, random_state=0)
     found = GridSearchCV(estimator, grid, scoring="neg_mean_squared_error", cv=folds)
@@ -108,6 +115,24 @@ def test_ratings_that_are_all_alike_are_predicted():
         model = build_model(name, WIDTH).eval()
         model.fit(vectors, np.full_like(truth, 2.5), speakers)
         np.testing.assert_allclose(_predict(model, vectors), 2.5, atol=1e-5)
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_the_lasso_is_taken_where_a_few_columns_add_up_and_the_machine_where_they_work_together(linear):
+    vectors, _, speakers = _clips(count=200)
+    first, second = vectors[:, 0], vectors[:, 1]
+    truth = 3 + (0.5 * first + 0.3 * second if linear else first * np.sign(second))
+    model = build_model("VoiceRegression", WIDTH).eval()
+    model.fit(vectors, truth + np.random.default_rng(1).normal(0, 0.3, len(truth)), speakers)
+    assert bool(model.weight.any()) == linear
+    assert len(model.svr.support) == 0 if linear else len(model.svr.support) > 0
+    if linear:
+        np.testing.assert_allclose(model.weight[:2], [0.5, 0.3], atol=0.05)
+        assert (model.weight[2:] == 0).sum() >= 4
+    else:
+        machine = svm.SVR(epsilon=0.1, C=3, gamma=0.35 / WIDTH)
+        machine.fit(vectors, truth + np.random.default_rng(1).normal(0, 0.3, len(truth)))
+        np.testing.assert_allclose(_predict(model, vectors), machine.predict(vectors), atol=1e-4)
 
 
 class _Memory(RegressorMixin, BaseEstimator):

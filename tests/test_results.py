@@ -269,6 +269,9 @@ def test_the_first_two_seeds_are_held_against_each_other(preprocessed):
 # The ledger
 
 
+RECIPE_BY_SPEAKER = "the whole recipe by speaker (level, mean spectra, Lasso or SVR)"
+
+
 @pytest.fixture
 def ledger(preprocessed):
     """The best blend with two seeds, its members and the lines of the ledger, each worse by what it is named for."""
@@ -295,10 +298,10 @@ def test_the_ledger_has_a_line_for_each_ingredient_and_member(ledger):
         *(ingredient.words for ingredient in LEDGER.values()),
         "VoiceSVR",
         "AttentionLSTM",
-        "standardising by speaker",
+        RECIPE_BY_SPEAKER,
     ]
     added = {line["words"] for line in lines if line["added"]}
-    assert added == {one.words for one in LEDGER.values() if one.added} | {"standardising by speaker"}
+    assert added == {one.words for one in LEDGER.values() if one.added} | {RECIPE_BY_SPEAKER}
     # Where a member is taken away, the other is what is left.
     assert [(line["model"], line["preset"]) for line in lines[-3:]] == [
         ("AttentionLSTM", "best"),

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.preprocessing import StandardScaler
 from toy import FEATURES, Tones, make_clips, make_material
 
 from valence_lib import chunks as chunks_module
@@ -17,6 +18,7 @@ from valence_lib.corpora import Corpus, open_corpus
 from valence_lib.errors import RunError, SettingsError
 from valence_lib.features import log_mel
 from valence_lib.fine_mel import fine_mel
+from valence_lib.frame_statistics import frame_statistics
 from valence_lib.inspection import inspect_corpus
 from valence_lib.log_mel_statistics import log_mel_statistics
 from valence_lib.registry import STREAMS, Stream, streams_named, training_settings
@@ -28,13 +30,14 @@ from valence_lib.training import train
 from valence_lib.voice import COLUMNS, voice
 from valence_lib.voice_statistics import STATISTICS, voice_statistics
 
-OURS = ("voice", "fine_mel", "voice_statistics", "log_mel_statistics")
+OURS = ("voice", "fine_mel", "voice_statistics", "frame_statistics", "log_mel_statistics")
 MIXTURES = (
     "log_mel",
     "voice",
     "voice+fine_mel",
     "fine_mel+log_mel+voice",
     "voice_statistics",
+    "voice_statistics+frame_statistics",
     "log_mel_statistics+voice_statistics",
 )
 
@@ -116,6 +119,15 @@ def test_streams_of_a_clip_have_one_row(tmp_path: Path, corpus: Corpus):
         np.testing.assert_array_equal(both[row], np.concatenate([of_voice, of_frames], axis=1))
 
 
+def test_statistics_of_frames_are_means_and_deviations_of_what_networks_hear(corpus: Corpus):
+    for clip in corpus:
+        (row,) = frame_statistics(clip.waveform, FEATURES)
+        frames = np.concatenate([voice(clip.waveform, FEATURES), fine_mel(clip.waveform, FEATURES)], axis=1)
+        scaler = StandardScaler().fit(frames.astype(np.float64))
+        expected = np.concatenate([scaler.mean_, np.sqrt(scaler.var_)])
+        np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_each_stream_is_computed_once(corpus: Corpus, monkeypatch: pytest.MonkeyPatch):
     taken = []
 
@@ -151,7 +163,7 @@ def test_other_processes_write_the_same_bytes(tmp_path: Path, corpus: Corpus):
     store_of(alone, corpus, workers=1)
     store_of(together, corpus, workers=2)
     files = sorted(path.name for path in alone.iterdir())
-    assert len(files) == 3 * 4  # the log-mel and three streams; that of the log-mel is not stored
+    assert len(files) == 3 * 5  # the log-mel and four streams; that of the log-mel is not stored
     assert files == sorted(path.name for path in together.iterdir())
     for name in files:
         assert (alone / name).read_bytes() == (together / name).read_bytes()

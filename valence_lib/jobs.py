@@ -201,8 +201,9 @@ class Request:
             for seed in range(self.seed, self.seed + seeds):
                 run = {"model": model, "preset": preset, "seed": seed}
                 found[f"{model}-{preset}-{seed}"] = run | ({"changes": changes} if changes else {})
-        for name in LEDGER if self.preset == "best" else ():
-            preset = f"best-{name}"
+        for preset in (f"best-{name}" for name in LEDGER) if self.preset == "best" else ():
+            if not self._knows_speakers_for(preset):
+                continue
             # Only what it is tested by is of interest.
             run = {"model": LEDGER_MODEL, "preset": preset, "seed": self.seed, "validated": False}
             found[f"{LEDGER_MODEL}-{preset}-{self.seed}"] = run
@@ -229,10 +230,11 @@ class Request:
         if self.best:
             rows.append((self.best["model"], "tuned"))
         there = [row for row in rows if not MODELS[row[0]].needs or find_spec(MODELS[row[0]].needs)]
-        asked = [
-            row for row in there if self.names_speakers or PRESETS[row[1]].get("standardise") != "speaker"
-        ]
-        return list(dict.fromkeys(asked))
+        return list(dict.fromkeys(row for row in there if self._knows_speakers_for(row[1])))
+
+    def _knows_speakers_for(self, preset: str) -> bool:
+        """Whether the corpus names its speakers, or the preset does not ask who speaks."""
+        return self.names_speakers or PRESETS[preset].get("standardise") != "speaker"
 
     def jobs(self, corpus_digest: str) -> list[Job]:
         """Every step, each after those whose files it reads."""

@@ -64,6 +64,7 @@ STREAMS = {
     "fine_mel": Stream("valence_lib.fine_mel"),
     "fine_timbre": Stream("valence_lib.fine_mel"),
     "voice_statistics": Stream("valence_lib.voice_statistics", per="clip"),
+    "frame_statistics": Stream("valence_lib.frame_statistics", per="clip"),
     "log_mel_statistics": Stream("valence_lib.log_mel_statistics", of="log_mel", per="clip"),
     "egemaps": Stream("valence_lib.opensmile_features", per="clip"),
     "compare_2016": Stream("valence_lib.opensmile_features", per="clip"),
@@ -101,6 +102,11 @@ MODELS = {
     "VoiceSVR": Model(
         "valence_lib.models.svr:SVR", {"streams": "voice_statistics", "refit": True}, alone=False
     ),
+    "VoiceRegression": Model(
+        "valence_lib.models.lasso_or_svr:LassoOrSVR",
+        {"streams": "voice_statistics+frame_statistics", "refit": True},
+        alone=False,
+    ),
     "AttentionLSTM": Model("valence_lib.models.attention_lstm:AttentionLSTM", _NEURAL, alone=False),
     "CNNLSTM": Model("valence_lib.models.cnn_lstm:CNNLSTM", _NEURAL, presets=("best",)),
     "Blend": Model("", {"members": "VoiceSVR+AttentionLSTM"}, presets=("best", "best-speaker")),
@@ -118,9 +124,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "seed": {"standardise": "none"},  # raw decibels, as in the course report
     "clip": {"standardise": "clip"},
     "speaker": {"standardise": "speaker"},
-    # A clip's level says something beside the same speaker's other clips, and misleads beside other recordings.
     "best": {"standardise": "train", "streams": "voice+fine_timbre"},
-    "best-speaker": {"standardise": "speaker", "streams": "voice+fine_mel"},
+    # Beside the same speaker's other clips, a clip's level and mean spectrum say how the voice is used; beside other
+    # recordings, they say whose it is, and mislead.
+    "best-speaker": {
+        "standardise": "speaker",
+        "streams": "voice+fine_mel",
+        "members": "VoiceRegression+AttentionLSTM",
+    },
     "tuned": {},  # what a sweep found best, which comes as changes: see `sweeping`
 }
 
@@ -149,6 +160,7 @@ LEDGER = {
     "no-fine": Ingredient(
         "short frames (the course's log-mel in their place)", False, {"streams": "voice+log_mel"}
     ),
+    "by-speaker": Ingredient("standardising by speaker", True, {"standardise": "speaker"}),
     "convolutions": Ingredient(
         "the hybrid of convolutions and LSTM as a third member",
         True,
@@ -195,7 +207,8 @@ def streams_named(names: str) -> tuple[str, ...]:
 def training_settings(model: str, preset: str, seed: int, **changes: Any) -> TrainingSettings:
     """The settings of one training, or of a blend: the model's recipe, then the preset, then `changes`.
 
-    A preset's streams are frames, for networks; models that are fitted to one row a clip keep their own.
+    A preset's streams are frames, for networks; models that are fitted to one row a clip keep their own. Its members are
+    for blends.
 
     Raises:
         SettingsError: unknown model, preset, stream or parameter (the message names the nearest).
@@ -203,10 +216,11 @@ def training_settings(model: str, preset: str, seed: int, **changes: Any) -> Tra
     recipe = model_entry(model).recipe
     if preset not in PRESETS:
         raise SettingsError(unknown_name("preset", preset, PRESETS))
-    own_streams = model not in NETWORKS and "members" not in recipe
-    of_preset = {
-        name: value for name, value in PRESETS[preset].items() if not (own_streams and name == "streams")
-    }
+    of_preset = dict(PRESETS[preset])
+    if "members" not in recipe:
+        of_preset.pop("members", None)
+        if model not in NETWORKS:
+            of_preset.pop("streams", None)
     named = {"model": model, "preset": preset, "seed": seed}
     settings = TrainingSettings.from_mapping({**recipe, **of_preset, **named, **changes})
     per = STREAMS[streams_named(settings.streams)[0]].per

@@ -247,7 +247,7 @@ def _ablation(tested: _Scored, settings: Mapping[Key, Mapping[str, Any]]) -> lis
     """What the best model loses or wins by each ingredient, trained once, against itself with the same seed.
 
     Returns:
-        One row a line of the ledger, and one for each member taken away and for standardising by speaker: words, added, model,
+        One row a line of the ledger, and one for each member taken away and for the recipe by speaker: words, added, model,
         preset, parameters, and by metric score and comparison (its score less that of the best model).
     """
     best = LEDGER_MODEL, "best"
@@ -258,7 +258,13 @@ def _ablation(tested: _Scored, settings: Mapping[Key, Mapping[str, Any]]) -> lis
     if len(members) == 2:
         first, second = members
         lines += [(first, False, (second, "best")), (second, False, (first, "best"))]
-    lines.append(("standardising by speaker", True, (LEDGER_MODEL, "best-speaker")))
+    lines.append(
+        (
+            "the whole recipe by speaker (level, mean spectra, Lasso or SVR)",
+            True,
+            (LEDGER_MODEL, "best-speaker"),
+        )
+    )
     lines = [line for line in lines if line[2] in tested.predictions]
     seed, own = next(iter(tested.predictions[best].items()))
     others = [tested.predictions[key].get(seed, tested.of(key)[0]) for _, _, key in lines]

@@ -263,7 +263,8 @@ def presets(results: Results) -> str:
         "speaker": "the **speaker** preset brings every mel band to mean 0 and deviation 1 over all clips of the clip's "
         "speaker, held-out ones included (their audio, not their ratings)",
         "best": "the **best** preset is the default one with the recipes that won here",
-        "best-speaker": "the **best-speaker** preset is the same, standardised over all clips of the clip's speaker, held-out ones included",
+        "best-speaker": "the **best-speaker** preset is its recipe for what is standardised over all clips of the clip's "
+        "speaker, held-out ones included: VoiceRegression takes VoiceSVR's place, and the network hears the level too",
         "tuned": "the **tuned** preset trains as a sweep over hyperparameters found best",
     }
     used = list(dict.fromkeys(row["preset"] for row in results["rows"] if row["preset"]))

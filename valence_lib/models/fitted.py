@@ -1,6 +1,7 @@
 """What models share that are fitted in one step instead of epochs, on one row of numbers a clip."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
 from torch import Tensor, nn
 
 Array = NDArray[np.float64]
+Grid = Mapping[str, Any]  # of each hyperparameter, the values to try
 _FOLDS = 5  # within the training clips
 _MOST_CLIPS = 2000  # to choose hyperparameters by: a support vector machine's time grows with their square
 
@@ -36,7 +38,7 @@ class Fitted(nn.Module):
 
 def search(
     estimator: RegressorMixin,
-    grid: Mapping[str, Sequence[float]],
+    grid: Grid | Sequence[Grid],
     vectors: Array,
     truth: Array,
     speakers: NDArray[np.str_],
@@ -51,6 +53,6 @@ def search(
     by_speaker = (speakers != "").all() and len(set(speakers[rows])) >= _FOLDS
     n_folds = min(_FOLDS, len(rows))
     folds = GroupKFold(n_folds) if by_speaker else KFold(n_folds, shuffle=True, random_state=0)
-    found = GridSearchCV(estimator, dict(grid), scoring="neg_mean_squared_error", cv=folds, refit=False)
+    found = GridSearchCV(estimator, grid, scoring="neg_mean_squared_error", cv=folds, refit=False)
     found.fit(vectors[rows], truth[rows], groups=speakers[rows] if by_speaker else None)
     return estimator.set_params(**found.best_params_).fit(vectors, truth)

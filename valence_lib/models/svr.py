@@ -13,6 +13,11 @@ _GAMMA = 0.35  # over the number of columns: the inverse of a typical squared di
 _INSENSITIVE = 0.1  # rating points, below which an error costs nothing
 
 
+def kernel_machine(width: int) -> svm.SVR:
+    """The machine, not fitted yet, for rows of so many columns that were brought to like scales."""
+    return svm.SVR(C=_COST, gamma=_GAMMA / width, epsilon=_INSENSITIVE)
+
+
 class SVR(Fitted):
     """Epsilon-support vector regression with a Gaussian kernel (Smola and Schölkopf 2004), on one row of numbers a clip.
 
@@ -34,7 +39,10 @@ class SVR(Fitted):
 
     def fit(self, vectors: Array, truth: Array, speakers: NDArray[np.str_]) -> None:
         """Fit it to rows [shape=(clips, width)] that were brought to like scales, with their ratings."""
-        fitted = svm.SVR(C=_COST, gamma=_GAMMA / vectors.shape[1], epsilon=_INSENSITIVE).fit(vectors, truth)
+        self.take(kernel_machine(vectors.shape[1]).fit(vectors, truth))
+
+    def take(self, fitted: svm.SVR) -> None:
+        """Predict what a fitted machine of scikit-learn's predicts."""
         self._keep(
             support=fitted.support_vectors_,
             weight=fitted.dual_coef_[0],
