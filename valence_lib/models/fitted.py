@@ -36,6 +36,26 @@ class Fitted(nn.Module):
         return rows[:, 0]
 
 
+class Linear(Fitted):
+    """A weighted sum of a clip's row of numbers and a constant, as the linear models of scikit-learn find them."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, width: int = 128):
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(width))
+        self.register_buffer("bias", torch.zeros(()))
+
+    def take(self, fitted: RegressorMixin) -> None:
+        """Predict what a fitted model of scikit-learn's predicts."""
+        self._keep(weight=fitted.coef_, bias=fitted.intercept_)
+
+    def forward(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        """Valence of each clip, as `valence_lib.models` says; each clip is one row."""
+        return nn.functional.linear(self._vectors(rows), self.weight[None], self.bias[None])[:, 0]
+
+
 def search(
     estimator: RegressorMixin,
     grid: Grid | Sequence[Grid],

@@ -1,19 +1,18 @@
 """Lasso or support vector regression; see `valence_lib.models` for how a model is called."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import Lasso
 from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
-from valence_lib.models.fitted import Array, Fitted, Grid, search
+from valence_lib.models.fitted import Array, Grid, Linear, search
 from valence_lib.models.svr import SVR, kernel_machine
 
 _PENALTIES = np.geomspace(0.003, 0.1, 10)  # on the absolute weights, over the ratings' standard deviation
 
 
-class LassoOrSVR(Fitted):
+class LassoOrSVR(nn.Module):
     """A few numbers of a clip's row added up, or its likeness to all training clips: whichever suits the corpus.
 
     The Lasso (Tibshirani 1996) sees through hundreds of columns where valence goes along with a handful of them, and `SVR`
@@ -21,13 +20,9 @@ class LassoOrSVR(Fitted):
     the Lasso's penalty; scikit-learn fits both.
     """
 
-    weight: Tensor
-    bias: Tensor
-
     def __init__(self, width: int = 128):
         super().__init__()
-        self.register_buffer("weight", torch.zeros(width))
-        self.register_buffer("bias", torch.zeros(()))
+        self.lasso = Linear(width)
         self.svr = SVR(width)
 
     def fit(self, vectors: Array, truth: Array, speakers: NDArray[np.str_]) -> None:
@@ -38,12 +33,9 @@ class LassoOrSVR(Fitted):
             {"model": [kernel_machine(vectors.shape[1])]},
         ]
         fitted = search(Pipeline([("model", Lasso())]), choice, vectors, truth, speakers)["model"]
-        if isinstance(fitted, Lasso):
-            self._keep(weight=fitted.coef_, bias=fitted.intercept_)
-        else:
-            self.svr.take(fitted)
+        (self.lasso if isinstance(fitted, Lasso) else self.svr).take(fitted)
 
     def forward(self, rows: Tensor, lengths: Tensor) -> Tensor:
         """Valence of each clip, as `valence_lib.models` says; each clip is one row."""
-        linear = nn.functional.linear(self._vectors(rows), self.weight[None], self.bias[None])[:, 0]
-        return linear + self.svr(rows, lengths)  # the one that was not chosen is 0 for every clip
+        # The one that was not chosen is 0 for every clip.
+        return self.lasso(rows, lengths) + self.svr(rows, lengths)
