@@ -36,7 +36,7 @@ from valence_lib.files import temporary_folder
 # One thread each: notebooks run side by side, sums then come out the same every time, and forks lose no thread.
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
-)
+) | {"JE_ARROW_MALLOC_CONF": "background_thread:false"}  # of pyarrow, which comes with openSMILE
 # What a kernel sets before anything in it can import matplotlib.
 _AS_IN_A_KERNEL = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 _ADDRESS = "VALENCE_WARM_START"
