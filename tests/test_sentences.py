@@ -36,6 +36,7 @@ def _row(model, preset, part, mse=0.5, ccc=0.4, against=None):
         "against_mean": against,
         "intervals": {"mse": [mse - 0.1, mse + 0.1], "ccc": [ccc - 0.1, ccc + 0.1]},
         "standardise": {None: "none", "seed": "none", "speaker": "speaker"}.get(preset, "train"),
+        "member_of": "",
     }
 
 
@@ -208,12 +209,25 @@ def test_the_main_result_stands_beside_a_rater_and_beside_standardising_by_speak
         == sentences.against_mean(_results(rows=rows), *CHOSEN, "test") + " Its CCC is 0.400 [0.300, 0.500]."
     )
     assert sentences.by_speaker(_results(rows=rows)) == ""
-    rows.append(_row("LSTM2", "speaker", "test", 0.3, 0.6))
+    rows += [_row("LSTM2", "speaker", part, 0.3, 0.6) for part in ("validation", "test")]
     comparisons = [_comparison(CHOSEN, ("LSTM2", "speaker"), "worse", difference=0.2, low=0.1, high=0.3)]
     found = sentences.main_result(_results(rows=rows, comparisons=comparisons, raters=RATERS))
     assert "One human rater has an MSE of 0.360 and a CCC of 0.780." in found
     assert found.endswith(
         "(†), it has an MSE of 0.300 and a CCC of 0.600: **better**, by −0.200 [−0.300, −0.100] of MSE."
+    )
+
+
+def test_beside_the_main_result_stands_the_best_by_speaker_where_the_chosen_model_is_not_among_it():
+    scores = {"CNN": (0.2, 0.3), "LSTM1": (0.3, 0.1), "Ridge": (0.1, 0.1)}
+    rows = [_row("mean", None, "test", 0.7), _row("LSTM2", "default", "test", 0.5)]
+    for model, (validated, tested) in scores.items():
+        made = [_row(model, "speaker", "validation", validated), _row(model, "speaker", "test", tested, 0.6)]
+        rows += [row | {"member_of": "Blend-best-speaker-0" if model == "Ridge" else ""} for row in made]
+    comparisons = [_comparison(CHOSEN, (model, "speaker"), "tie") for model in scores]
+    found = sentences.by_speaker(_results(rows=rows, comparisons=comparisons))
+    assert (
+        "(†), CNN (speaker preset) has an MSE of 0.300 and a CCC of 0.600: a **tie** with that, by" in found
     )
 
 

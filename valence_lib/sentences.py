@@ -134,7 +134,7 @@ def chosen_against_others(results: Results) -> str:
 
 
 def main_result(results: Results) -> str:
-    """What an abstract would say: the chosen model beside the mean, a rater, and itself standardised by speaker."""
+    """What an abstract would say: the chosen model beside the mean, a rater, and what is standardised by speaker."""
     model, preset = results["chosen"]["model"], results["chosen"]["preset"]
     chosen = row_of(results, model, preset, results["tested"])
     parts = [
@@ -151,23 +151,24 @@ def main_result(results: Results) -> str:
 
 
 def by_speaker(results: Results) -> str:
-    """What standardising over all clips of a speaker changes about the chosen model; "" where that was not tried, or is chosen."""
-    model, preset = results["chosen"]["model"], results["chosen"]["preset"]
-    rows = [
-        row
-        for row in results["rows"]
-        if row["model"] == model and row["part"] == results["tested"] and row["standardise"] == "speaker"
-    ]
-    if not rows or preset in [row["preset"] for row in rows]:
+    """What standardising over all clips of a speaker changes about the chosen model, or else, by validation MSE, the best model
+    that is so standardised beside the chosen one; "" where that was not tried, or is chosen."""
+    chosen = [results["chosen"]["model"], results["chosen"]["preset"]]
+    rows = [row for row in results["rows"] if row["standardise"] == "speaker" and not row["member_of"]]
+    if not rows or chosen in [[row["model"], row["preset"]] for row in rows]:
         return ""
-    row = rows[0]
-    comparison = _comparison(results, [model, row["preset"]], [model, preset])
+    same = [row for row in rows if row["model"] == chosen[0]]
+    validated = [row for row in same or rows if row["part"] == "validation"]
+    best = min(validated, key=lambda row: row["mse"])
+    row = row_of(results, best["model"], best["preset"], results["tested"])
+    comparison = _comparison(results, [row["model"], row["preset"]], chosen)
     verdict = {"better": "**better**", "worse": "**worse**", "tie": "a **tie** with that"}[
         comparison["verdict"]
     ]
+    who = "it" if same else f"{row['model']} ({row['preset']} preset)"
     return (
         "Standardised over all clips of each speaker, which takes other recordings of whoever is to be predicted (†), "
-        f"it has an MSE of {rounded(row['mse'])} and a CCC of {rounded(row['ccc'])}: {verdict}, by {difference_of(comparison)} of MSE."
+        f"{who} has an MSE of {rounded(row['mse'])} and a CCC of {rounded(row['ccc'])}: {verdict}, by {difference_of(comparison)} of MSE."
     )
 
 
