@@ -258,7 +258,7 @@ def test_the_network_that_is_drawn_is_the_chosen_one_a_member_of_it_or_the_best(
     results = _results(rows=rows, chosen=dict(zip(("model", "preset"), chosen, strict=True)))
     assert sentences.network_of(results) == drawn
     assert (drawn[0] == chosen[0]) == (
-        sentences.why_drawn(results) == "the model with the lowest validation MSE"
+        sentences.why_drawn(results) == "the model that was chosen by its validation MSE"
     )
 
 

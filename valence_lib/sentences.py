@@ -202,10 +202,13 @@ def why_drawn(results: Results) -> str:
     """What the network of `network_of` is to the chosen model."""
     chosen, (drawn, _) = results["chosen"]["model"], network_of(results)
     if drawn == chosen:
-        return "the model with the lowest validation MSE"
+        return "the model that was chosen by its validation MSE"
     members = MODELS[chosen].recipe.get("members", "")
     if drawn in members.split("+"):
-        return f"the network among the members of {chosen} ({members.replace('+', ', ')}), the model with the lowest validation MSE"
+        return (
+            f"the network among the members of {chosen} ({members.replace('+', ', ')}), the model that was chosen by its "
+            "validation MSE"
+        )
     return f"the network with the lowest validation MSE; {chosen}, which has a lower one, is none"
 
 
