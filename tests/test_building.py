@@ -266,6 +266,16 @@ def test_a_plan_moves_nothing(snakemake, tmp_path, manifest_folder, capsys):
     assert (tmp_path / "reports" / "one" / "corpus").readlink() == link
 
 
+def test_a_copy_of_a_report_that_holds_its_corpus_keeps_it(snakemake, tmp_path, manifest_folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    copied = tmp_path / "reports" / "one" / "corpus"
+    shutil.copytree(manifest_folder, copied)
+    with pytest.raises(RunError, match=r"^reports/one/corpus is a folder; expected the link"):
+        build_report(Request(corpus=str(manifest_folder), name="one"), jobs=1)
+    assert (copied / "labels.csv").is_file()
+    assert not snakemake
+
+
 @pytest.mark.parametrize("profile", ["slrum", ""])
 def test_a_profile_that_is_not_there_is_refused(snakemake, profile):
     with pytest.raises(SettingsError, match=f"no profile '{profile}'"):

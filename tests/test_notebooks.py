@@ -339,6 +339,18 @@ def test_a_failing_cell_leaves_the_earlier_notebook_whole(tmp_path):
     assert ran == [1, 2, 3, 4, None]
 
 
+def test_a_full_disk_is_said_to_be_one(tmp_path):
+    notebook = _notebook(
+        tmp_path / "x.ipynb", "from pathlib import Path\nPath('/dev/full').write_bytes(bytes(9))"
+    )
+    with pytest.raises(NotebookError) as raised:
+        run_notebook(notebook, tmp_path / "done.ipynb", {})
+    assert str(raised.value).splitlines()[-3:-1] == [
+        "OSError: [Errno 28] No space left on device",
+        "The disk is full: free some space and start again; what was finished is kept.",
+    ]
+
+
 def test_a_dead_kernel_is_a_failed_notebook(tmp_path):
     # As where the system ends the kernel for want of memory.
     notebook = _notebook(tmp_path / "x.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")

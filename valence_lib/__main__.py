@@ -5,7 +5,6 @@ Heavy libraries are imported by the command that needs them, so that `valence --
 
 import argparse
 import csv
-import errno
 import math
 import os
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valence_lib import __version__
-from valence_lib.errors import SettingsError, ValenceError
+from valence_lib.errors import SettingsError, ValenceError, disk_advice
 
 if TYPE_CHECKING:
     from valence_lib.jobs import Request
@@ -40,19 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        advice = disk_advice(error.errno)
+        if not advice:
             raise
-        print(f"valence: {error}. {_DISK_ERRORS[error.errno]}", file=sys.stderr)
+        print(f"valence: {error}. {advice}", file=sys.stderr)
         return 1
-
-
-# What a disk says, and how to mend it; whatever was there before is whole.
-_DISK_ERRORS = {
-    errno.ENOSPC: "The disk is full: free some space and start again; what was finished is kept.",
-    errno.EDQUOT: "Your quota is used up: free some space and start again; what was finished is kept.",
-    errno.EROFS: "That place can only be read: make it writable, or work in a copy of the project.",
-    errno.EACCES: "You may not write there: change the permissions, or work in a copy of the project.",
-}
 
 
 def _parser() -> argparse.ArgumentParser:

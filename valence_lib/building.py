@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from valence_lib import records, slurm
-from valence_lib.errors import LackOfMemoryError, RunError, SettingsError, ValenceError, unknown_name
+from valence_lib.errors import (
+    LackOfMemoryError,
+    RunError,
+    SettingsError,
+    ValenceError,
+    disk_advice,
+    unknown_name,
+)
 from valence_lib.files import digest_of, digest_of_files, remove_orphans, write_json
 from valence_lib.jobs import CORPUS_LINK, REQUEST_FILE, Job, Request, corpus_seen_from_project, project_root
 from valence_lib.progress import JobProgress, Progress, failed_for_good
@@ -240,6 +247,11 @@ def _link_corpus(folder: Path, where: Path, root: Path) -> None:
     text = os.path.relpath(target, link.parent) if target.is_relative_to(root) else str(target)
     if link.is_symlink() and os.readlink(link) == text:  # noqa: PTH115 (Path.readlink would lose "./")
         return
+    if link.is_dir() and not link.is_symlink():
+        raise RunError(
+            f"{_seen(link)} is a folder; expected the link to the corpus that a build makes there, or nothing. Copies "
+            "may have turned the link into what it led to: remove the folder, or move it away, and start again."
+        )
     link.unlink(missing_ok=True)
     link.symlink_to(text)
 
@@ -355,7 +367,9 @@ def run_job(folder: Path, name: str, reads: Sequence[Path], leaves: Sequence[Pat
             main.with_suffix(".failed.ipynb").unlink(missing_ok=True)
             record.save(record_path(folder, name))
     except BaseException as error:
-        said = str(error) if isinstance(error, ValenceError | OSError) else repr(error)
+        said = str(error) if isinstance(error, ValenceError) else repr(error)
+        if isinstance(error, OSError):
+            said = f"{error}. {disk_advice(error.errno)}".strip()
         progress.log(said)
         # Once more, it would fail again; what lacked memory, or a disk that is full, need not.
         for_good = isinstance(error, ValenceError) and not isinstance(error, LackOfMemoryError)

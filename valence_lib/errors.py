@@ -4,8 +4,16 @@ Every message says what was given, what was expected, and how to mend it. Whoeve
 catches `ValenceError` catches all of them and nothing else.
 """
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_DISK_ADVICE = {
+    errno.ENOSPC: "The disk is full: free some space and start again; what was finished is kept.",
+    errno.EDQUOT: "Your quota is used up: free some space and start again; what was finished is kept.",
+    errno.EROFS: "That place can only be read: make it writable, or work in a copy of the project.",
+    errno.EACCES: "You lack the right to: change the permissions, or work in a copy of the project.",
+}
 
 
 class ValenceError(Exception):
@@ -57,6 +65,11 @@ class LackOfMemoryError(NotebookError):
 
 class RunError(ValenceError):
     """A folder is not a finished run of this library, or is damaged."""
+
+
+def disk_advice(number: int | None) -> str:
+    """How to mend what a disk refused, by the system's number of the error; empty for other errors."""
+    return _DISK_ADVICE.get(number or 0, "")
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:

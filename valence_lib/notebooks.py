@@ -18,12 +18,13 @@ from jupyter_client.manager import AsyncKernelManager
 from nbformat import NotebookNode
 
 from valence_lib.cells import check_parameters, code_of, read_cells
-from valence_lib.errors import LackOfMemoryError, NotebookError, WorkerError
+from valence_lib.errors import LackOfMemoryError, NotebookError, WorkerError, disk_advice
 from valence_lib.files import temporary_folder, temporary_name, written_whole
 from valence_lib.progress import Watcher
 from valence_lib.warm_start import ONE_THREAD, ForkedKernel
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_SYSTEM_ERROR = re.compile(r"\[Errno (\d+)\]")
 _TRACEBACK_LINES = 12
 _WIDGET, _WIDGET_STATE = (
     "application/vnd.jupyter.widget-view+json",
@@ -99,6 +100,9 @@ def run_notebook(
     except papermill.PapermillExecutionError as error:
         _keep_failed(partial, failed)
         trace = "\n".join(_ANSI.sub("", "\n".join(error.traceback)).splitlines()[-_TRACEBACK_LINES:])
+        system = _SYSTEM_ERROR.match(error.evalue)
+        if system and (advice := disk_advice(int(system[1]))):
+            trace += f"\n{advice}"
         lacked = error.ename in (MemoryError.__name__, WorkerError.__name__)
         raise (LackOfMemoryError if lacked else NotebookError)(
             f"{notebook.name} failed in cell [{error.exec_count}]:\n{trace}\nOpen it with: jupyter lab {failed}"

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from valence_lib.batches import Batch, load, within_frames
@@ -306,8 +306,8 @@ def save_tensors(destination: Path, tensors: dict[str, Tensor], metadata: dict[s
     """Write tensors and a few strings as one safetensors file, whole or not at all."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written_whole(destination) as path:
-        path.touch()  # safetensors would make it readable to its owner alone; so it is as the user's umask says
-        save_file(contiguous, path, metadata)
+        # Not safetensors' own file, which only its owner could read, and whose errors are not the system's.
+        path.write_bytes(save(contiguous, metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
