@@ -182,20 +182,20 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from toy import make_material
-from valence_lib import runs
 from valence_lib.registry import training_settings
 from valence_lib.training import train
 
-save_file, written = runs.save_file, []
+write_bytes, checkpoints = Path.write_bytes, []
 
-def save_half(tensors, path, metadata):
-    save_file(tensors, path, metadata)
-    written.append(path)
-    if "epoch" in tensors and int(tensors["epoch"]) == 3:
-        os.truncate(path, path.stat().st_size // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
+def write_half(path, content):
+    if path.name.startswith(".last."):
+        checkpoints.append(path)
+    if len(checkpoints) < 3:
+        return write_bytes(path, content)
+    write_bytes(path, content[: len(content) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
 
-runs.save_file = save_half
+Path.write_bytes = write_half
 store, folder = map(Path, sys.argv[1:])
 settings = training_settings("LSTM2", "default", 0, epochs=5, batch_size=16)
 train(make_material(store), settings, folder, torch.device("cpu"), progress=False)

@@ -65,8 +65,11 @@ def _is_alive(number: int) -> bool:
     except PermissionError:
         return True  # somebody else's
     # One that has ended has its number until its parent takes note.
-    stat = Path(f"/proc/{number}/stat")
-    return not stat.is_file() or stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
+    try:
+        stat = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True  # a system without this folder; or it has gone just now, and next time is found to have
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def _remove(path: Path) -> None:
