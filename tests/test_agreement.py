@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from valence_lib.agreement import cronbach_alpha, icc_2k, raters
+from valence_lib.agreement import as_a_rater, cronbach_alpha, icc_2k, raters
 
 EMOTALE = Path(__file__).parents[2] / "shared" / "data" / "emotale" / "labels.csv"
 
@@ -142,3 +142,32 @@ def test_the_noise_variance_estimates_the_error_of_the_mean_rating():
 )
 def test_no_ceiling_without_two_raters_of_one_clip(clips):
     assert raters(clips) is None
+
+
+RATED = pd.DataFrame(
+    {
+        "id": list("abcd"),
+        "speaker": ["A", "A", "B", "C"],
+        "valence_a1": [1.0, 2.0, 3.0, 5.0],
+        "valence_a2": [2.0, 2.0, 5.0, np.nan],
+        "valence_a3": [3.0, 2.0, 4.0, 1.0],
+    }
+)
+
+
+def test_a_model_is_judged_as_a_rater_by_hand():
+    found = as_a_rater(RATED, [np.array([2.0, 2.0, 4.0, 3.0])])
+    # Against the means of the other two: of a1 (2.5, 2, 4.5, 1), of a2 (2, 2, 3.5), of a3 (1.5, 2, 4, 5).
+    by_rater = [(0.25 + 0 + 0.25 + 4) / 4, (0 + 0 + 0.25) / 3, (0.25 + 0 + 0 + 4) / 4]
+    assert found["mse"] == pytest.approx(np.mean(by_rater))
+    # In pairs over all eleven ratings, less the raters' own errors.
+    own = (2.25 + 0 + 2.25 + 16) + (0 + 0 + 2.25) + (2.25 + 0 + 0 + 16)
+    assert found["against"]["difference"] == pytest.approx((4.5 + 0.25 + 4.25 - own) / 11)
+    assert found["against"]["low"] < found["against"]["difference"] < found["against"]["high"]
+
+
+def test_the_mean_of_the_others_itself_beats_every_rater_and_seeds_are_averaged():
+    near, far = np.array([2.0, 2.0, 4.0, 3.0]), np.array([5.0, 5.0, 1.0, 1.0])
+    both, one, other = (as_a_rater(RATED, seeds)["mse"] for seeds in ([near, far], [near], [far]))
+    assert both == pytest.approx((one + other) / 2)
+    assert as_a_rater(RATED.drop(columns=["valence_a2", "valence_a3"]), [near]) is None

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from valence_lib.calibration import calibrate, coverage, frontier, half_width, intervals_of_clips, optima
+from valence_lib.calibration import (
+    calibrate,
+    coverage,
+    frontier,
+    half_width,
+    intervals_of_clips,
+    optima,
+    slope_interval,
+)
 from valence_lib.errors import SettingsError
+from valence_lib.evaluation import Resampling
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.uniform(1, 5, 400)
@@ -18,6 +27,15 @@ def test_slopes_are_scipys():
     assert (found["slope"], found["intercept"]) == pytest.approx((fitted.slope, fitted.intercept))
     assert found["kept"] == pytest.approx(stats.linregress(TRUTH, PREDICTION).slope)
     assert found["bias"] == pytest.approx(np.mean(PREDICTION - TRUTH))
+
+
+def test_the_slopes_interval_is_that_of_least_squares():
+    # Errors are alike everywhere here, so that the bootstrap over clips finds what the usual formula does.
+    low, high = slope_interval(PREDICTION, TRUTH, Resampling(np.arange(400)))
+    fitted = stats.linregress(TRUTH, PREDICTION)
+    half = stats.t.ppf(0.975, 399) * fitted.stderr
+    assert (low, high) == pytest.approx((fitted.slope - half, fitted.slope + half), abs=0.1 * half)
+    assert slope_interval(TRUTH, np.full(400, 2.0), Resampling(np.arange(400))) == [0, 0]
 
 
 def test_a_constant_has_no_slope():
@@ -95,6 +113,8 @@ def test_coverage_counts_what_is_held():
     assert found["coverage"] == np.mean(np.abs(PREDICTION - TRUTH) <= halves)
     assert found["width"] == pytest.approx(2 * halves.mean())
     assert found["interval"][0] < found["coverage"] < found["interval"][1] <= 1
+    held = (np.abs(PREDICTION - TRUTH) <= halves)[np.argsort(TRUTH)]
+    assert (found["lowest"], found["highest"]) == (held[:80].mean(), held[-80:].mean())
 
 
 @pytest.mark.parametrize("speakers", [15, 18])

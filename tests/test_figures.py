@@ -20,6 +20,8 @@ RNG = np.random.default_rng(0)
 TRUTH = np.clip(RNG.normal(3, 0.8, 120), 1, 5)
 PREDICTIONS = pd.DataFrame(
     {
+        "id": [f"{number}.wav" for number in range(120)],
+        "speaker": "",
         "truth": TRUTH,
         "prediction": 3 + 0.4 * (TRUTH - 3) + RNG.normal(0, 0.3, 120),
         "duration_seconds": RNG.uniform(1, 6, 120),
@@ -253,6 +255,7 @@ def test_predicted_against_true_draws_no_line_through_one_clip():
 
 def test_residuals_by_valence_show_mean_interval_and_count_of_each_bin():
     table = pd.DataFrame({"truth": [1.0, 1.4, 1.5, 5.0], "prediction": [2.0, 2.0, 2.5, 4.0]})
+    table = table.assign(id=list("abcd"), speaker="")
     ax = figures.plot_residuals_by_valence(table, 1, 5).axes[0]
     marks, _, (intervals,) = ax.containers[0]
     np.testing.assert_allclose(marks.get_xydata(), [[1.25, 0.8], [1.75, 1.0], [4.75, -1.0]])
@@ -262,6 +265,19 @@ def test_residuals_by_valence_show_mean_interval_and_count_of_each_bin():
     assert texts(ax) == ["2", "1", "0", "0", "0", "0", "0", "1", "clips"]
     # The first and the last bin are shaded.
     assert [(patch.get_x(), patch.get_width()) for patch in ax.patches] == [(1, 0.5), (4.5, 0.5)]
+
+
+def test_intervals_of_bins_are_over_speakers_where_they_are_named():
+    # Six speakers whose clips all err alike tell as much as one clip of each.
+    errors = np.array([0.1, 0.5, -0.3, 0.4, 0.9, -0.2])
+    one = pd.DataFrame({"truth": 3.0, "prediction": 3 + errors, "speaker": list("ABCDEF")})
+    many = pd.concat([one] * 10, ignore_index=True)
+    many["id"] = [f"{number}.wav" for number in range(len(many))]
+    expected = stats.ttest_1samp(errors, 0).confidence_interval()
+    for table, same in ((many, True), (many.assign(speaker=""), False)):
+        _, _, (intervals,) = figures.plot_residuals_by_valence(table, 1, 5).axes[0].containers[0]
+        (segment,) = intervals.get_segments()
+        assert (tuple(segment[:, 1]) == pytest.approx(expected)) == same
 
 
 def test_models_stand_side_by_side_and_must_share_their_clips():
@@ -477,7 +493,7 @@ BAD = {
     "curves empty": (lambda: figures.plot_learning_curves(HISTORY.head(0), 0.7), "no rows"),
     "curves reference": (lambda: figures.plot_learning_curves(HISTORY, NAN), "mean_predictor_mse=nan"),
     "scatter NaN": (lambda: figures.plot_predicted_against_true(PREDICTIONS * NAN, 1, 5), "120 of 120 values of truth"),
-    "residuals off": (lambda: figures.plot_residuals_by_valence(PREDICTIONS + 9, 1, 5), "120 of 120 truths lie off"),
+    "residuals off": (lambda: figures.plot_residuals_by_valence(PREDICTIONS.assign(truth=9.0), 1, 5), "120 of 120 truths lie off"),
     "residuals bins": (lambda: figures.plot_residuals_by_valence(PREDICTIONS, 1, 5, bins=1), "bins=1"),
     "duration bins": (lambda: figures.plot_error_by_duration(PREDICTIONS, bins=0), "bins=0"),
     "duration empty": (lambda: figures.plot_error_by_duration(PREDICTIONS.head(0)), "no rows"),

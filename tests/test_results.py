@@ -254,16 +254,17 @@ def test_each_model_is_held_against_itself_on_raw_decibels(preprocessed):
     ]
 
 
-def test_the_first_two_seeds_are_held_against_each_other(preprocessed):
+def test_every_two_seeds_are_held_against_each_other(preprocessed):
     runs = [
         write_run(preprocessed, "CNN", "default", off, seed) for seed, off in ((3, 0.5), (4, 0.6), (5, 2.0))
     ]
     compared = collect_results(preprocessed, runs)[0]["seeds_compared"]
-    assert compared["seeds"] == [3, 4]
-    assert compared["mse"]["difference"] == pytest.approx(0.25 - 0.36)
-    assert compared["ccc"]["difference"] > 0
-    assert compared["mse"]["p_holm"] == compared["mse"]["p"]
-    assert collect_results(preprocessed, runs[:1])[0]["seeds_compared"] is None
+    assert [pair["seeds"] for pair in compared] == [[3, 4], [3, 5], [4, 5]]
+    assert compared[0]["mse"]["difference"] == pytest.approx(0.25 - 0.36)
+    assert compared[0]["ccc"]["difference"] > 0
+    assert max(pair["mse"]["p"] for pair in compared) == compared[0]["mse"]["p_holm"]
+    assert compared[1]["mse"]["p_holm"] >= 2 * compared[1]["mse"]["p"]
+    assert collect_results(preprocessed, runs[:1])[0]["seeds_compared"] == []
 
 
 # The ledger
@@ -351,6 +352,7 @@ def test_calibration_and_intervals_are_of_the_chosen_run(preprocessed):
     found = results["calibration"]
     assert (found["slope"], found["intercept"]) == pytest.approx((slope, intercept))
     assert found["kept"] == pytest.approx(np.polyfit(frame["truth"], frame["prediction"], 1)[0])
+    assert found["slope_interval"][0] < slope < found["slope_interval"][1]
     assert found["bias"] == pytest.approx((frame["prediction"] - frame["truth"]).mean())
     assert found["optima"]["mse"]["scale"] == pytest.approx(slope)
     assert found["optima"]["mse"]["mse"] <= report.row_of(results, "CNN", "default", "out_of_fold")["mse"]

@@ -59,6 +59,7 @@ def _results(**changes):
             },
         },
         "raters": None,
+        "as_a_rater": [],
         "near_duplicates": {"pairs": 0, "on_two_sides": 0, "listed": []},
         "lowest_mse": None,
         "chosen": {"model": "LSTM2", "preset": "default", "run": "LSTM2-default-0"},
@@ -211,10 +212,18 @@ def test_the_main_result_stands_beside_a_rater_and_beside_standardising_by_speak
     assert sentences.by_speaker(_results(rows=rows)) == ""
     rows += [_row("LSTM2", "speaker", part, 0.3, 0.6) for part in ("validation", "test")]
     comparisons = [_comparison(CHOSEN, ("LSTM2", "speaker"), "worse", difference=0.2, low=0.1, high=0.3)]
-    found = sentences.main_result(_results(rows=rows, comparisons=comparisons, raters=RATERS))
-    assert "One human rater has an MSE of 0.360 and a CCC of 0.780." in found
+    rated = [_as_a_rater("default", 0.55, "worse"), _as_a_rater("speaker", 0.35, "tie")]
+    found = sentences.main_result(
+        _results(rows=rows, comparisons=comparisons, raters=RATERS, as_a_rater=rated)
+    )
+    assert (
+        "(†), it has an MSE of 0.300 and a CCC of 0.600: **better**, −0.200 [−0.300, −0.100] of MSE." in found
+    )
     assert found.endswith(
-        "(†), it has an MSE of 0.300 and a CCC of 0.600: **better**, by −0.200 [−0.300, −0.100] of MSE."
+        "One human rater against the mean of the others has an MSE of 0.360 and a CCC of 0.780. Against the same means, which "
+        "are a less steady truth than that of the tables, LSTM2 (default preset) has an MSE of 0.550 and a CCC of 0.700: "
+        "**worse** than a rater, 0.100 [0.050, 0.150] of MSE; LSTM2 (speaker preset) has an MSE of 0.350 and a CCC of 0.700: "
+        "a **tie** with a rater, 0.100 [0.050, 0.150] of MSE."
     )
 
 
@@ -227,7 +236,8 @@ def test_beside_the_main_result_stands_the_best_by_speaker_where_the_chosen_mode
     comparisons = [_comparison(CHOSEN, (model, "speaker"), "tie") for model in scores]
     found = sentences.by_speaker(_results(rows=rows, comparisons=comparisons))
     assert (
-        "(†), CNN (speaker preset) has an MSE of 0.300 and a CCC of 0.600: a **tie** with that, by" in found
+        "With the speaker preset, which standardises over all clips of each speaker and so takes other recordings of whoever is "
+        "to be predicted (†), CNN has an MSE of 0.300 and a CCC of 0.600: a **tie** with that, " in found
     )
 
 
@@ -273,9 +283,9 @@ def test_what_a_model_hears_is_told_in_words():
 def test_errors_differ_by_what_luck_does_not_explain():
     found = sentences.where_errors_differ({"speaker": 0.001, "sex": 0.2, "emotion": 0.04, "language": 0.06})
     assert found == (
-        "The error differs by more than luck by speaker and emotion. By sex and language, what the error differs by may be luck."
+        "The squared error differs by more than luck by speaker and emotion. By sex and language, what it differs by may be luck."
     )
-    assert sentences.where_errors_differ({"sex": 0.2}) == "By sex, what the error differs by may be luck."
+    assert sentences.where_errors_differ({"sex": 0.2}) == "By sex, what it differs by may be luck."
     assert sentences.where_errors_differ({}) == ""
 
 
@@ -331,18 +341,30 @@ def test_a_comparison_that_was_not_made_is_refused():
 RATERS = {"raters": 3, "clips": 100, "mse": 0.36, "ccc": 0.78, "noise_variance": 0.08}
 
 
-@pytest.mark.parametrize(("mse", "relation"), [(0.5, "above"), (0.2, "below")])
-def test_the_chosen_model_stands_above_or_below_the_single_rater(mse, relation):
-    rows = [_row("LSTM2", "default", "test", mse)]
-    found = sentences.against_ceiling(_results(raters=RATERS, rows=rows))
+def _as_a_rater(preset, mse, verdict):
+    scores = {"mse": mse, "ccc": 0.7, "against": _difference(verdict)}
+    return {"model": "LSTM2", "preset": preset} | scores
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [("worse", "**worse** than"), ("better", "**better** than"), ("tie", "a **tie** with")],
+)
+def test_the_chosen_model_is_held_against_what_a_single_rater_is_held_against(verdict, said):
+    found = sentences.against_ceiling(
+        _results(raters=RATERS, as_a_rater=[_as_a_rater("default", 0.45, verdict)])
+    )
     assert "One human rater against the mean of the others has an MSE of 0.360 and a CCC of 0.780" in found
-    assert f"the chosen model's test MSE, {mse:.3f}, is {relation} that" in found
+    assert f"(default preset) has an MSE of 0.450 and a CCC of 0.700: {said} a rater, 0.100 [0.050" in found
     assert "variance of 0.080" in found
     assert "simulated" not in found
 
 
 def test_simulated_raters_are_called_simulated_and_the_lowest_mse_is_told():
-    found = sentences.against_ceiling(_results(raters=RATERS, synthetic=True, lowest_mse=0.2))
+    rated = [_as_a_rater("default", 0.45, "worse")]
+    found = sentences.against_ceiling(
+        _results(raters=RATERS, as_a_rater=rated, synthetic=True, lowest_mse=0.2)
+    )
     assert "One simulated rater" in found
     assert "human" not in found
     assert found.endswith("0.200. The chosen model's is 2.5 times that.")
@@ -387,10 +409,10 @@ def test_ends_that_are_not_told_apart_are_not_called_regression(lowest, highest)
 @pytest.mark.parametrize(
     ("chance", "said"),
     [
-        (0.001, "the groups differ by more than luck (permutation test over all 3, p = 0.001)."),
-        (0.049, "the groups differ by more than luck (permutation test over all 3, p = 0.049)."),
-        (0.05, "that much may be luck (permutation test over all 3, p = 0.050)."),
-        (1.0, "that much may be luck (permutation test over all 3, p = 1.000)."),
+        (0.001, "the groups differ by more than luck (permutation test of 3 groups, p ≤ 0.001)."),
+        (0.049, "the groups differ by more than luck (permutation test of 3 groups, p = 0.049)."),
+        (0.05, "that much may be luck (permutation test of 3 groups, p = 0.050)."),
+        (1.0, "that much may be luck (permutation test of 3 groups, p = 1.000)."),
     ],
 )
 def test_groups_differ_only_where_luck_cannot_explain_it(chance, said):
@@ -481,7 +503,7 @@ def test_worst_clips_by_direction_and_speaker():
 def _conditions(**verdicts):
     rows = [{"condition": "as recorded", "metric": "mse", "score": 0.4, "verdict": ""}]
     rows += [{"condition": name, "metric": "mse", "score": 0.5, "verdict": v} for name, v in verdicts.items()]
-    change = {"difference": 0.1, "difference_low": 0.05, "difference_high": 0.15}
+    change = {"n": 500, "difference": 0.1, "difference_low": 0.05, "difference_high": 0.15}
     return pd.DataFrame(
         [row | change for row in rows] + [rows[-1] | change | {"metric": "ccc", "verdict": "better"}]
     )
@@ -490,7 +512,7 @@ def _conditions(**verdicts):
 def test_conditions_that_hurt_are_told_from_ties():
     found = sentences.robust(_conditions(noise="worse", telephone="tie", MP3="worse"))
     assert found == (
-        "As recorded, the MSE is 0.400. Against that, in pairs of the same clips, it is **worse** with "
+        "On 500 clips, as recorded, the MSE is 0.400. Against that, in pairs of the same clips, it is **worse** with "
         "noise (0.100 [0.050, 0.150]) and MP3 (0.100 [0.050, 0.150]); it differs by no more than luck (a **tie**) with "
         "telephone (0.100 [0.050, 0.150])."
     )
@@ -516,8 +538,34 @@ def test_groups_that_are_predicted_worse_are_told_from_ties_and_from_the_too_sma
 
 def test_two_groups_are_held_against_each_other():
     found = sentences.fair(_differences("M", F="better"), "sex")
-    assert found == "By sex and its MSE, F (0.100 [0.050, 0.150]) is predicted **better** than M."
+    assert found.startswith(
+        "By sex and its MSE, F (0.100 [0.050, 0.150]) is predicted **better** than M. Each"
+    )
     assert "F (0.100 [0.050, 0.150]) is tied with M." in sentences.fair(_differences("M", F="tie"), "sex")
+
+
+def test_a_group_may_be_predicted_better_by_one_metric_and_worse_by_the_other():
+    both = pd.concat([_differences(calm="better"), _differences(calm="worse").assign(metric="ccc")])
+    found = sentences.fair(both, "emotion")
+    assert (
+        "By emotion and its CCC, calm (0.100 [0.050, 0.150]) is predicted **worse** than the rest." in found
+    )
+    assert (
+        "Where all ratings of a group lie close together, its CCC is low however small the errors are."
+        in found
+    )
+    tied = sentences.fair(_differences(calm="tie", joy="tie"), "emotion")
+    assert "lie close together" not in tied and "luck" not in tied
+
+
+def test_what_the_error_depends_on():
+    quarters = _differences(**{"above 3": "worse", "up to 2": "better", "2 to 3": "tie"}).assign(
+        kind="rating"
+    )
+    assert sentences.depends(quarters) == (
+        "By MSE it is worse with rating above 3 (0.100 [0.050, 0.150]); it is better with rating up to 2 (0.100 [0.050, 0.150])."
+    )
+    assert sentences.depends(_differences(a="tie").assign(kind="level")).startswith("None of them differs")
 
 
 def test_many_groups_too_small_are_counted_and_none_is_nothing_to_compare():
@@ -560,16 +608,16 @@ def _design(name, verdict, pseudo=False):
 @pytest.mark.parametrize(
     ("design", "verdict", "said"),
     [
-        ("random", "better", "its CCC is 0.600: **inflated**, by 0.100 [0.050, 0.150]"),
-        ("random", "worse", "0.600: lower, by 0.100"),
-        ("sentence", "tie", "0.600: a **tie** with that, by 0.100"),
-        ("both", "better", "0.600: higher, by 0.100"),  # nothing was met before: no inflation
+        ("random", "better", "its CCC is 0.600: **inflated**, 0.100 [0.050, 0.150]"),
+        ("random", "worse", "0.600: lower, 0.100"),
+        ("sentence", "tie", "0.600: a **tie** with that, 0.100"),
+        ("both", "better", "0.600: higher, 0.100"),  # nothing was met before: no inflation
     ],
 )
 def test_what_has_met_the_speakers_before_is_inflated(design, verdict, said):
-    found = sentences.metered({"leakage": [_design("speaker", None), _design(design, verdict)]})
+    found = sentences.metered(_results(leakage=[_design("speaker", None), _design(design, verdict)]))
     assert found.startswith(
-        "On speakers that it never heard, the chosen model has an MSE of 0.500 and a CCC of 0.600."
+        "On speakers that it never heard, the chosen model with the seed of `LSTM2-default-0` has an MSE of 0.500 and a CCC of 0.600."
     )
     assert said in found
 
@@ -577,7 +625,7 @@ def test_what_has_met_the_speakers_before_is_inflated(design, verdict, said):
 def test_a_design_that_a_corpus_does_not_allow_says_why():
     why = "Not every clip names its sentence."
     rows = [_design("speaker", None, pseudo=True), {"design": "sentence", "why": why, "pseudo": False}]
-    found = sentences.metered({"leakage": rows})
+    found = sentences.metered(_results(leakage=rows))
     assert "voices that sound alike, which stand in for the speakers," in found
     assert found.endswith("not measured, since not every clip names its sentence.")
     alone = sentences.metered({"leakage": [{"design": "speaker", "why": "Too few.", "pseudo": False}]})
@@ -601,7 +649,7 @@ def test_the_ledger_tells_what_pays_from_ties():
     ]
     assert sentences.ledger({"ablation": lines}) == (
         "Taken away, masks makes the best model **worse** by MSE or CCC. Without noise it would be **better**. "
-        "Without voice it is a **tie**. Added, trees makes it **better**. With clouds it is no better."
+        "Without voice it is a **tie**. Added, trees makes it **better**. With clouds it is not shown to be better."
     )
     none = sentences.ledger({"ablation": lines[1:2]})
     assert none.startswith(
@@ -613,45 +661,100 @@ def test_what_the_course_report_proposed_is_told_as_the_ledger_found_it():
     assert sentences.proposals_tried({"ablation": []}) == "`PRESET=best` tries both."
     lines = [_line("no-voice", False, "tie", "worse"), _line("convolutions", True, "tie", "tie")]
     found = sentences.proposals_tried({"ablation": lines})
-    assert "intensity for its network is **worse**, by −0.100 [−0.150, −0.050] of CCC" in found
-    assert "as a third member it is a **tie**, by −0.100" in found
+    assert (
+        "intensity for its network is a **tie** by MSE (0.100 [0.050, 0.150]) and **worse** by CCC (−0.100 [−0.150, −0.050])"
+        in found
+    )
+    assert (
+        "as a third member it is a **tie** by MSE (0.100 [0.050, 0.150]) and a **tie** by CCC (−0.100"
+        in found
+    )
 
 
 @pytest.mark.parametrize(
     ("slope", "said"),
-    [(1.3, "too close to their mean"), (1.0, "as far apart as they should be"), (0.6, "too far apart")],
+    [
+        (1.3, "lie too close to their mean"),
+        (0.9, "may lie as far apart as they should"),
+        (1.1, "may lie as far apart as they should"),
+        (0.6, "lie too far apart"),
+    ],
 )
 def test_predictions_are_called_shrunk_or_stretched_by_their_slope(slope, said):
     optima = {"mse": {"scale": slope, "mse": 0.4, "ccc": 0.5}, "ccc": {"scale": 1.5, "mse": 0.5, "ccc": 0.6}}
-    found = sentences.calibrated(
-        {"calibration": {"slope": slope, "bias": 0.02, "kept": 0.444, "optima": optima}}
-    )
-    assert f"by MSE, the predictions lie {said}. They keep 44% of the ratings' differences" in found
+    made = {"slope": slope, "slope_interval": [slope - 0.2, slope + 0.2], "bias": 0.02, "kept": 0.444}
+    found = sentences.calibrated(_results(calibration=made | {"optima": optima}))
+    assert f"by MSE, the predictions {said}. They keep 44% of the ratings' differences, the less" in found
+    assert f"{slope:.2f} [{slope - 0.2:.2f}, {slope + 0.2:.2f}] points between the ratings" in found
     assert "by 1.50, the highest CCC, 0.600 (MSE 0.500)" in found
 
 
 def test_coverage_is_told_in_percent_and_nothing_is_told_of_too_few_clips():
-    found = {"half_width": 1.104, "width": 2.208, "confidence": 0.9, "coverage": 0.899, "n": 1800}
+    found = {
+        "lowest": 0.91,
+        "highest": 0.744,
+        "half_width": 1.104,
+        "width": 2.208,
+        "confidence": 0.9,
+        "coverage": 0.899,
+        "n": 1800,
+    }
     told = sentences.covered(
         {"intervals_coverage": found | {"interval": [0.87, 0.93]}, "resampled": "speaker"}
     )
     assert told.startswith("An interval of ±1.10 points around a prediction is to hold 90% of new clips.")
-    assert told.endswith("hold 89.9% of the 1,800 clips [87.0%, 93.0%].")
+    assert told.endswith(
+        "hold 89.9% of the 1,800 clips [87.0%, 93.0%]: of the lowest-rated fifth 91%, of the highest-rated 74%."
+    )
     assert "too few" in sentences.covered({"intervals_coverage": None})
 
 
 @pytest.mark.parametrize(
     ("verdict", "said"),
     [
-        ("tie", "are a **tie**"),
-        ("better", "differ: the first is better"),
-        ("worse", "differ: the second is better"),
+        ("tie", "a **tie**"),
+        ("better", "the first is **better**"),
+        ("worse", "the second is **better**"),
     ],
 )
 def test_two_seeds_are_told_to_tie_or_to_differ(verdict, said):
-    found = sentences.seeds_compared({"seeds_compared": {"seeds": [3, 4], "mse": _difference(verdict)}})
-    assert f"(3 and 4) {said} by MSE, 0.100 [0.050, 0.150]." in found
-    assert "trained once" in sentences.seeds_compared({"seeds_compared": None})
+    pairs = [{"seeds": pair, "mse": _difference(verdict)} for pair in ([3, 4], [3, 5])]
+    found = sentences.seeds_compared({"seeds_compared": pairs})
+    assert f"3 and 4 ({said}, 0.100 [0.050, 0.150]); 3 and 5 ({said}, 0.100" in found
+    assert "trained once" in sentences.seeds_compared({"seeds_compared": []})
+
+
+def test_each_line_of_the_ledger_stands_beside_what_seeds_alone_make():
+    row = _row("Blend", "best", "test") | {"by_seed": {"mse": {"0": 0.43, "1": 0.461, "2": 0.45}}}
+    assert "3 seeds of the best model differ by up to 0.031 of MSE" in sentences.luck_of_seeds(
+        _results(rows=[row])
+    )
+    row["by_seed"]["mse"] = {"0": 0.43}
+    assert "not known" in sentences.luck_of_seeds(_results(rows=[row]))
+
+
+def test_every_model_is_held_against_the_mean():
+    rows = [
+        _row(model, "default", "test", against={"verdict": verdict})
+        for model, verdict in (("CNN", "better"), ("LSTM1", "tie"), ("SVR", "better"), ("LSTM2", "worse"))
+    ]
+    assert sentences.against_the_mean(_results(rows=rows)) == (
+        "Against predicting the training mean, each judged alone by its MSE, **better** are CNN (default) and SVR (default); "
+        "a **tie** is LSTM1 (default); **worse** is LSTM2 (default)."
+    )
+
+
+def test_what_is_not_installed_is_said_to_be_left_out():
+    found = sentences.left_out(_results())
+    assert found == "Left out, since opensmile, an optional extra, was not installed: EgemapsSVR."
+    rows = [_row("EgemapsSVR", "default", "test")]
+    assert sentences.left_out(_results(rows=rows)) == ""
+
+
+def test_that_no_recordings_are_alike_is_said_once():
+    assert "No two clips" in sentences.alike(_results())
+    near = {"pairs": 1, "on_two_sides": 0, "listed": [{"first": "a", "second": "b"}]}
+    assert sentences.alike(_results(near_duplicates=near)) == ""
 
 
 def test_agreement_is_told_where_there_are_raters_and_reliability_where_all_judged_the_same():

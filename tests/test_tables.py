@@ -282,3 +282,17 @@ def test_worst_clips_show_each_raters_rating_where_there_are_raters():
     found = tables.worst_rated_table(clips.assign(valence_a1=1.5, valence_a2=math.nan, valence_a3=3.0))
     assert list(found)[2:5] == ["True", "Raters", "Predicted"]
     assert found["Raters"].item() == "1.5, –, 3"
+
+
+def test_the_meter_names_sentences_only_where_they_are_known():
+    measured = {"why": "", "pseudo": False}
+    rows = [measured | {"design": design} for design in ("speaker", "random", "sentence", "both")]
+    column = "Test and training clips share"
+    assert list(tables.leakage_table(rows)[column]) == [
+        "sentences, but no speaker",
+        "speakers and sentences",
+        "speakers, but no sentence",
+        "neither speaker nor sentence",
+    ]
+    unknown = [row | {"why": "Not every clip names its sentence."} for row in rows[2:]]
+    assert list(tables.leakage_table(rows[:2] + unknown)[column])[:2] == ["no speaker", "speakers"]

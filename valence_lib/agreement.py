@@ -1,5 +1,6 @@
 """How far raters agree with each other: what a model can be held against."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from valence_lib.corpora import RATER_COLUMN
+from valence_lib.evaluation import Resampling, compare, groups_of
 from valence_lib.metrics import METRICS
 
 Array = NDArray[np.float64]
@@ -48,6 +50,21 @@ def icc_2k(ratings: Array) -> float:
     return float((between_clips - residual) / whole) if whole > 0 else 0.0
 
 
+def _by_rater(clips: pd.DataFrame) -> tuple[Array, dict[str, tuple[NDArray[np.bool_], Array, Array]]]:
+    """Ratings [shape=(clips, raters)] and, by rater, the clips that another rated too, the own rating and the others' mean."""
+    columns = [column for column in map(str, clips) if RATER_COLUMN.fullmatch(column)]
+    ratings = clips[columns].to_numpy(np.float64)
+    given = ~np.isnan(ratings)
+    total, count = np.nansum(ratings, axis=1), given.sum(axis=1)
+    found = {}
+    for position, column in enumerate(columns):
+        rated = given[:, position] & (count > 1)
+        if rated.any():
+            own = ratings[rated, position]
+            found[column] = rated, own, (total[rated] - own) / (count[rated] - 1)
+    return ratings, found
+
+
 def raters(clips: pd.DataFrame) -> dict[str, Any] | None:
     """How well single raters agree with the others: the ceiling that a model can be held against.
 
@@ -63,20 +80,16 @@ def raters(clips: pd.DataFrame) -> dict[str, Any] | None:
         rating's error, about the lowest MSE that can be hoped for}. The noise variance is the mean over clips of the sample variance within the clip divided by
         the number of its ratings; a rater's constant bias counts as noise.
     """
-    columns = [column for column in map(str, clips) if RATER_COLUMN.fullmatch(column)]
-    ratings = clips[columns].to_numpy(np.float64)
+    ratings, found = _by_rater(clips)
+    if not found:
+        return None
+    by_rater = {
+        column: {name: METRICS[name](others, own) for name in ("mse", "ccc")}
+        for column, (_, own, others) in found.items()
+    }
     given = ~np.isnan(ratings)
     ratings, given = ratings[given.sum(axis=1) > 1], given[given.sum(axis=1) > 1]
-    if not len(ratings):
-        return None
-    total, count = np.nansum(ratings, axis=1), given.sum(axis=1)
-    by_rater = {}
-    for position, column in enumerate(columns):
-        rated = given[:, position]
-        own = ratings[rated, position]
-        if len(own):
-            others = (total[rated] - own) / (count[rated] - 1)
-            by_rater[column] = {name: METRICS[name](others, own) for name in ("mse", "ccc")}
+    count = given.sum(axis=1)
     complete = ratings[given.all(axis=1)]
     return {
         "raters": len(by_rater),
@@ -88,3 +101,34 @@ def raters(clips: pd.DataFrame) -> dict[str, Any] | None:
         "icc_2k": icc_2k(complete) if len(complete) > 1 else None,
         "noise_variance": float((np.nanvar(ratings, axis=1, ddof=1) / count).mean()),
     }
+
+
+def as_a_rater(clips: pd.DataFrame, predictions: Sequence[Array]) -> dict[str, Any] | None:
+    """How well a model does what a single rater does: meet the mean of the others, rater by rater.
+
+    That truth is less steady than the mean of all raters, so that scores against the one and the other cannot be compared.
+
+    Args:
+        clips: as `raters` takes them, with id and speaker.
+        predictions: one [shape=(clips,)] a seed.
+
+    Returns:
+        None where no clip has two ratings; else {"mse" and "ccc": against the mean of the raters but one, averaged over raters
+        and seeds, "against": the paired comparison of its squared errors with the raters' own}.
+    """
+    _, found = _by_rater(clips)
+    if not found:
+        return None
+    scores = {
+        name: float(
+            np.mean(
+                [METRICS[name](others, p[rated]) for rated, _, others in found.values() for p in predictions]
+            )
+        )
+        for name in ("mse", "ccc")
+    }
+    truth, own = (np.concatenate([one[part] for one in found.values()]) for part in (2, 1))
+    drawn = groups_of(clips)[0]
+    resampling = Resampling(np.concatenate([drawn[rated] for rated, _, _ in found.values()]))
+    models = [np.concatenate([p[rated] for rated, _, _ in found.values()]) for p in predictions]
+    return scores | {"against": vars(compare("mse", truth, models, [own], resampling))}

@@ -44,6 +44,17 @@ def calibrate(truth: ArrayLike, prediction: ArrayLike) -> dict[str, float]:
     }
 
 
+def slope_interval(truth: ArrayLike, prediction: ArrayLike, resampling: Resampling) -> list[float]:
+    """The 95 % interval [low, high] of the slope of `calibrate`, which is Pearson's r over the SD ratio; [0, 0] where it is 0."""
+    slope = calibrate(truth, prediction)["slope"]
+    if slope == 0:
+        return [0.0, 0.0]
+    r, ratio = (resampling.scores(name, truth, prediction) for name in ("pearson_r", "sd_ratio"))
+    # A resample of predictions that are all alike has no slope.
+    slopes = np.divide(r, ratio, out=np.zeros_like(r), where=ratio > 0)
+    return interval(slope, slopes, resampling.n_effective)
+
+
 def frontier(truth: ArrayLike, prediction: ArrayLike) -> pd.DataFrame:
     """MSE and CCC of predictions that are shrunk towards their mean, or stretched from it: mean + scale (prediction - mean).
 
@@ -144,8 +155,9 @@ def coverage(
     """How many clips their prediction intervals hold, each made without the clip's own group.
 
     Returns:
-        {"confidence", "coverage": the share held, "interval": its 95 % interval over groups, "width": mean of the intervals,
-        rating points, "half_width": of a new clip's, from all errors, "n"}.
+        {"confidence", "coverage": the share held, "interval": its 95 % interval over groups, "lowest" and "highest": the share
+        held of the fifth of the clips that is rated lowest and of the one that is rated highest, "width": mean of the
+        intervals, rating points, "half_width": of a new clip's, from all errors, "n"}.
     """
     y, p = validate(truth, prediction)
     halves = intervals_of_clips(y, p, groups, confidence)
@@ -155,10 +167,13 @@ def coverage(
     resampled = resampling.scores("mse", held, np.zeros(len(held)))
     share = float(held.mean())
     low, high = interval(share, resampled, resampling.n_effective)
+    ordered, fifth = held[np.argsort(y, kind="stable")], max(1, len(y) // 5)
     return {
         "confidence": confidence,
         "coverage": share,
         "interval": [max(0.0, low), min(1.0, high)],
+        "lowest": float(ordered[:fifth].mean()),
+        "highest": float(ordered[-fifth:].mean()),
         "width": float(2 * halves.mean()),
         "half_width": half_width(p - y, confidence),
         "n": len(y),

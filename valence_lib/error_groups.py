@@ -261,7 +261,7 @@ def robustness(
         groups [shape=(n,)]: what the bootstrap draws, as `evaluation.groups_of` says.
 
     Returns:
-        One row a condition and metric (mse, ccc): condition, metric, score, low, high, difference, difference_low,
+        One row a condition and metric (mse, ccc): condition, metric, n, score, low, high, difference, difference_low,
         difference_high (NaN for the first condition) and verdict ("better", "worse" or "tie", corrected over the conditions; "" for the first).
     """
     resampling = Resampling(groups)
@@ -278,7 +278,8 @@ def robustness(
         found = score(truth, seeds, resampling)
         for metric in ("mse", "ccc"):
             low, high = found["intervals"][metric]
-            row = {"condition": condition, "metric": metric, "score": found[metric], "low": low, "high": high}
+            row = {"condition": condition, "metric": metric, "n": found["n"]}
+            row |= {"score": found[metric], "low": low, "high": high}
             row |= {"difference": np.nan, "difference_low": np.nan, "difference_high": np.nan, "verdict": ""}
             if number:
                 change = changes[metric][number - 1]

@@ -142,13 +142,22 @@ def note(ax: Axes, x: float, y: float, text: str, frame: Transform, **look: Any)
     ax.text(x, y, text, transform=frame, **{"va": "center", "fontsize": 8, "color": GREY, **look})
 
 
-def _mean_interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % Student t interval, NaN for a single value."""
-    n = len(values)
+def _mean_interval(values: NDArray[np.float64], groups: NDArray[np.str_]) -> tuple[float, float]:
+    """Mean and half the width of its 95 % Student t interval over groups of clips, NaN for a single group.
+
+    The standard error is that of a mean of clusters, to first order the one which the bootstrap of `evaluation` finds.
+    """
     from scipy import special
 
-    half = special.stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
-    return float(values.mean()), float(half)
+    from valence_lib.evaluation import effective_number
+
+    mean = float(values.mean())
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(sizes) == 1:
+        return mean, math.nan
+    n = effective_number(sizes)
+    error = np.linalg.norm(np.bincount(group, values - mean)) / len(values) * math.sqrt(n / (n - 1))
+    return mean, float(special.stdtrit(n - 1, 0.975) * error)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -535,11 +544,11 @@ def plot_residuals_by_valence(predictions: pd.DataFrame, low: float, high: float
     """Mean residual, prediction minus truth, in equal bins of the true valence, with 95 % intervals.
 
     The two bins at the ends of the scale are shaded. A bin holds its lower edge; the last one both. The
-    intervals are Student's t over clips taken as independent, and missing where a bin holds one clip.
+    intervals are over what `evaluation.groups_of` says, and missing where a bin holds one speaker.
 
     Args:
-        predictions: a row a clip, with the columns `truth` and `prediction` (rating points), and, for
-            several models scored on the same clips, `model`.
+        predictions: a row a clip, with the columns `id`, `speaker`, `truth` and `prediction` (rating
+            points), and, for several models scored on the same clips, `model`.
         low, high: the ends of the rating scale.
         bins: how many.
 
@@ -572,12 +581,12 @@ def plot_residuals_by_valence(predictions: pd.DataFrame, low: float, high: float
 def plot_error_by_duration(predictions: pd.DataFrame, bins: int = 8) -> Figure:
     """Mean squared error over the clip's duration, in bins of about as many clips each.
 
-    A mark stands at its bin's median duration. The intervals are 95 % Student's t over clips taken as
-    independent, cut off at 0 below.
+    A mark stands at its bin's median duration. The 95 % intervals are over what `evaluation.groups_of`
+    says, cut off at 0 below.
 
     Args:
-        predictions: a row a clip, with the columns `truth`, `prediction` (rating points) and
-            `duration_seconds`, and, for several models scored on the same clips, `model`.
+        predictions: a row a clip, with the columns `id`, `speaker`, `truth`, `prediction` (rating points)
+            and `duration_seconds`, and, for several models scored on the same clips, `model`.
         bins: how many; fewer where a bin would hold fewer than ten clips.
 
     Raises:
@@ -620,6 +629,9 @@ def _plot_binned(
     positions: NDArray[np.float64],
 ) -> list[int]:
     """Mean and interval of `values`, a row a prediction, in the bins of `column`; the clips in each bin."""
+    from valence_lib.evaluation import groups_of
+
+    groups = groups_of(predictions)[0]
     places = _bin(predictions[column].to_numpy(np.float64), edges)
     models = (
         predictions["model"].astype(str).to_numpy() if "model" in predictions else np.full(len(places), "")
@@ -636,7 +648,8 @@ def _plot_binned(
         )
         filled = np.flatnonzero(counts)
         quantity = values.to_numpy(np.float64)
-        means, halves = np.array([_mean_interval(quantity[own & (places == i)]) for i in filled]).T
+        of_bin = [own & (places == i) for i in filled]
+        means, halves = np.array([_mean_interval(quantity[rows], groups[rows]) for rows in of_bin]).T
         # Models stand side by side, so that none hides another.
         x = positions[filled] + (order - (len(colours) - 1) / 2) * step
         ax.errorbar(x, means, halves, fmt="o", markersize=4.5, linewidth=1.5, color=colour, label=model)

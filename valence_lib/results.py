@@ -1,13 +1,15 @@
 """The runs of a report -> results.json: scores, what differs from what, and which run is chosen."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from valence_lib.calibration import FEWEST_CLIPS, calibrate, coverage, optima
+from valence_lib.agreement import as_a_rater
+from valence_lib.calibration import FEWEST_CLIPS, calibrate, coverage, optima, slope_interval
 from valence_lib.errors import RunError
 from valence_lib.evaluation import Resampling, compare, corrected, groups_of, score
 from valence_lib.files import digest_of
@@ -184,7 +186,12 @@ def collect_results(
         "comparisons": _comparisons(tested, key, shown),
         "ablation": _ablation(tested, settings),
         "seeds_compared": _seeds_compared(tested, key),
-        "calibration": calibrate(tested.truth, own) | {"optima": optima(tested.truth, own)},
+        "as_a_rater": _as_raters(tested, clips, shown),
+        "calibration": calibrate(tested.truth, own)
+        | {
+            "slope_interval": slope_interval(tested.truth, own, tested.resampling),
+            "optima": optima(tested.truth, own),
+        },
         "intervals_coverage": _coverage(tested, own),
         "leakage": measure(folder / "leakage", designs, _by_speaker(corpus, tested, own, divisions)),
         "rows": rows,
@@ -304,16 +311,31 @@ def _by_speaker(
     return frame
 
 
-def _seeds_compared(tested: _Scored, key: Key) -> dict[str, Any] | None:
-    """The first two seeds of a model against each other, by MSE and CCC: what luck in training alone makes."""
+def _seeds_compared(tested: _Scored, key: Key) -> list[dict[str, Any]]:
+    """Every two seeds of a model against each other, by MSE and CCC: what luck in training alone makes."""
     by_seed = tested.predictions[key]
-    if len(by_seed) < 2:
-        return None
-    (first, own), (second, other), *_ = by_seed.items()
-    return {"seeds": [first, second]} | {
-        metric: vars(compare(metric, tested.truth, [own], [other], tested.resampling))
+    pairs = list(combinations(by_seed, 2))
+    made = {
+        metric: corrected(
+            metric,
+            [
+                compare(metric, tested.truth, [by_seed[first]], [by_seed[second]], tested.resampling)
+                for first, second in pairs
+            ],
+        )
         for metric in ("mse", "ccc")
     }
+    return [
+        {"seeds": list(pair)} | {metric: vars(of_metric[number]) for metric, of_metric in made.items()}
+        for number, pair in enumerate(pairs)
+    ]
+
+
+def _as_raters(tested: _Scored, clips: pd.DataFrame, shown: Mapping[Key, Any]) -> list[dict[str, Any]]:
+    """What each model scores where it is judged as each rater is, by the mean of the others; empty without raters."""
+    rated = clips.set_index("id").loc[tested.ids].reset_index()
+    found = [(key, as_a_rater(rated, tested.of(key))) for key in shown]
+    return [{"model": key[0], "preset": key[1]} | scores for key, scores in found if scores]
 
 
 def _comparisons(scored: _Scored, chosen: Key, keys: Mapping[Key, Any]) -> list[dict[str, Any]]:

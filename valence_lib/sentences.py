@@ -12,7 +12,7 @@ import pandas as pd
 
 from valence_lib.error_groups import REST, SMALLEST_CLIPS, SMALLEST_SPEAKERS, TOO_SMALL, Disagreement
 from valence_lib.errors import RunError
-from valence_lib.registry import LEDGER, MODELS, NETWORKS
+from valence_lib.registry import LEDGER, LEDGER_MODEL, MODELS, NETWORKS
 from valence_lib.report import row_of
 from valence_lib.tables import PART_WORDS, difference_of, rounded, with_interval
 
@@ -76,7 +76,7 @@ def how_divided(results: Results) -> str:
         )
         return (
             f"The {size['clips']:,} rated clips{who} are divided into {split['folds']} folds, {how}. Each fold is tested once, by models "
-            "that saw nothing of it: of the other folds, the next one validates, and the rest is trained on. Scores are of all "
+            "that were trained on nothing of it: of the other folds, the next one validates, and the rest is trained on. Scores are of all "
             "clips together, each predicted by the training that had not heard it."
         )
     ways = {
@@ -141,34 +141,64 @@ def main_result(results: Results) -> str:
         against_mean(results, model, preset, results["tested"]),
         f"Its CCC is {with_interval(chosen['ccc'], chosen['intervals']['ccc'])}.",
     ]
-    if raters := results["raters"]:
-        parts.append(
-            f"One {_rater(results)} has an MSE of {rounded(raters['mse'])} and a CCC of {rounded(raters['ccc'])}."
-        )
     if told := by_speaker(results):
         parts.append(told)
+    if results["raters"]:
+        parts.append(against_rater(results))
     return " ".join(parts)
 
 
-def by_speaker(results: Results) -> str:
-    """What standardising over all clips of a speaker changes about the chosen model, or else, by validation MSE, the best model
-    that is so standardised beside the chosen one; "" where that was not tried, or is chosen."""
-    chosen = [results["chosen"]["model"], results["chosen"]["preset"]]
+def against_rater(results: Results) -> str:
+    """A single rater against the mean of the others; and, against the same means, the chosen model and the best by speaker."""
+    raters, rated = results["raters"], {(row["model"], row["preset"]): row for row in results["as_a_rater"]}
+    chosen = results["chosen"]["model"], results["chosen"]["preset"]
+    keys = [chosen] + ([beside] if (beside := _best_by_speaker(results)) else [])
+    words = {
+        "better": "**better** than a rater",
+        "worse": "**worse** than a rater",
+        "tie": "a **tie** with a rater",
+    }
+    told = [
+        f"{model} ({preset} preset) has an MSE of {rounded(own['mse'])} and a CCC of {rounded(own['ccc'])}: "
+        f"{words[own['against']['verdict']]}, {difference_of(own['against'])} of MSE"
+        for model, preset in keys
+        if (own := rated.get((model, preset)))
+    ]
+    return (
+        f"One {_rater(results)} against the mean of the others has an MSE of {rounded(raters['mse'])} and a CCC of "
+        f"{rounded(raters['ccc'])}. Against the same means, which are a less steady truth than that of the tables, {'; '.join(told)}."
+    )
+
+
+def _best_by_speaker(results: Results) -> tuple[str, str] | None:
+    """The chosen model standardised by speaker, or else, by validation MSE, the best that is; None where none is, or is chosen."""
+    chosen = results["chosen"]["model"], results["chosen"]["preset"]
     rows = [row for row in results["rows"] if row["standardise"] == "speaker" and not row["member_of"]]
-    if not rows or chosen in [[row["model"], row["preset"]] for row in rows]:
-        return ""
+    if not rows or chosen in [(row["model"], row["preset"]) for row in rows]:
+        return None
     same = [row for row in rows if row["model"] == chosen[0]]
     validated = [row for row in same or rows if row["part"] == "validation"]
     best = min(validated, key=lambda row: row["mse"])
-    row = row_of(results, best["model"], best["preset"], results["tested"])
+    return best["model"], best["preset"]
+
+
+def by_speaker(results: Results) -> str:
+    """What the recipe by speaker changes about the chosen model, or else how the best model by speaker does beside it; "" where
+    there is none, or one is chosen."""
+    chosen = [results["chosen"]["model"], results["chosen"]["preset"]]
+    best = _best_by_speaker(results)
+    if best is None:
+        return ""
+    row = row_of(results, *best, results["tested"])
     comparison = _comparison(results, [row["model"], row["preset"]], chosen)
     verdict = {"better": "**better**", "worse": "**worse**", "tie": "a **tie** with that"}[
         comparison["verdict"]
     ]
-    who = "it" if same else f"{row['model']} ({row['preset']} preset)"
+    who = "it" if row["model"] == chosen[0] else row["model"]
     return (
-        "Standardised over all clips of each speaker, which takes other recordings of whoever is to be predicted (†), "
-        f"{who} has an MSE of {rounded(row['mse'])} and a CCC of {rounded(row['ccc'])}: {verdict}, by {difference_of(comparison)} of MSE."
+        f"With the {row['preset']} preset, which standardises over all clips of each speaker and so takes other recordings of "
+        f"whoever is to be predicted (†), {who} has an MSE of {rounded(row['mse'])} and a CCC of {rounded(row['ccc'])}: {verdict}, "
+        f"{difference_of(comparison)} of MSE."
     )
 
 
@@ -210,6 +240,41 @@ def why_drawn(results: Results) -> str:
             "validation MSE"
         )
     return f"the network with the lowest validation MSE; {chosen}, which has a lower one, is none"
+
+
+def left_out(results: Results) -> str:
+    """Which models have no row since what they need is not installed; "" where none lacks."""
+    there = {row["model"] for row in results["rows"]}
+    lacking = [(model, entry.needs) for model, entry in MODELS.items() if entry.needs and model not in there]
+    if not lacking:
+        return ""
+    needs = _listed(list(dict.fromkeys(needed for _, needed in lacking)))
+    models = _listed([model for model, _ in lacking])
+    return f"Left out, since {needs}, an optional extra, was not installed: {models}."
+
+
+def against_the_mean(results: Results) -> str:
+    """Which of all models beat predicting the training mean on the tested clips, each judged alone."""
+    groups: dict[str, list[str]] = {"better": [], "tie": [], "worse": []}
+    for row in results["rows"]:
+        if row["part"] == results["tested"] and row["against_mean"]:
+            groups[row["against_mean"]["verdict"]].append(f"{row['model']} ({row['preset']})")
+    words = {"better": "**better** {} {}", "tie": "a **tie** {} {}", "worse": "**worse** {} {}"}
+    told = [
+        words[verdict].format("is" if len(names) == 1 else "are", _listed(names))
+        for verdict, names in groups.items()
+        if names
+    ]
+    return f"Against predicting the training mean, each judged alone by its MSE, {'; '.join(told)}."
+
+
+def alike(results: Results) -> str:
+    """That no clips are nearly the same recording; "" where some are, of which `warnings` tells."""
+    return (
+        ""
+        if results["near_duplicates"]["pairs"]
+        else "No two clips were found to be nearly the same recording. "
+    )
 
 
 def standardising(results: Results, model: str, preset: str) -> str:
@@ -321,11 +386,8 @@ def against_ceiling(results: Results) -> str:
     chosen = row_of(results, results["chosen"]["model"], results["chosen"]["preset"], results["tested"])
     sentences = []
     if raters := results["raters"]:
-        relation = "below" if chosen["mse"] < raters["mse"] else "above"
         sentences.append(
-            f"One {_rater(results)} against the mean of the others has an MSE of {rounded(raters['mse'])} and a CCC of "
-            f"{rounded(raters['ccc'])}; the chosen model's {PART_WORDS[results['tested']]} MSE, {rounded(chosen['mse'])}, is {relation} that, its CCC "
-            f"{rounded(chosen['ccc'])} (against the mean of all raters, which is the steadier truth). From the raters' disagreement, the noise of the "
+            f"{against_rater(results)} From the raters' disagreement, the noise of the "
             f"mean rating has a variance of {rounded(raters['noise_variance'])}: about the lowest MSE that can be hoped for."
         )
     else:
@@ -362,10 +424,12 @@ def at_extremes(extremes: Mapping[str, Mapping[str, float]]) -> str:
 def by_group(groups: pd.DataFrame, chance: float, name: str) -> str:
     """How far the error depends on who or what is heard; takes what `errors_by_group` returns."""
     worst, best = groups.iloc[0], groups.iloc[-1]
-    if chance < 0.05:
-        verdict = f"the groups differ by more than luck (permutation test over all {len(groups)}, p = {rounded(chance)})"
-    else:
-        verdict = f"that much may be luck (permutation test over all {len(groups)}, p = {rounded(chance)})"
+    # No p can be lower than that of a spread which no permutation reached.
+    p = f"p {'≤' if chance < 0.0015 else '='} {rounded(chance)}"
+    how = f"(permutation test of {len(groups)} groups, {p})"
+    verdict = (
+        f"the groups differ by more than luck {how}" if chance < 0.05 else f"that much may be luck {how}"
+    )
     return (
         f"By {name}, the MSE runs from {rounded(best['mse'])} ({best['group']}) to {rounded(worst['mse'])} "
         f"({worst['group']}); {verdict}."
@@ -376,9 +440,9 @@ def where_errors_differ(chances: Mapping[str, float]) -> str:
     """By what the error differs by more than luck, from each grouping's permutation test."""
     differ = [name for name, chance in chances.items() if chance < 0.05]
     luck = [name for name, chance in chances.items() if chance >= 0.05]
-    parts = [f"The error differs by more than luck by {_listed(differ)}."] if differ else []
+    parts = [f"The squared error differs by more than luck by {_listed(differ)}."] if differ else []
     if luck:
-        parts.append(f"By {_listed(luck)}, what the error differs by may be luck.")
+        parts.append(f"By {_listed(luck)}, what it differs by may be luck.")
     return " ".join(parts)
 
 
@@ -405,6 +469,7 @@ def robust(conditions: pd.DataFrame) -> str:
     """Under which conditions the error grows by more than luck; takes what `error_groups.robustness` returns."""
     of_mse = conditions[conditions["metric"] == "mse"]
     first, *others = of_mse.to_dict("records")
+    heard = f"On {first['n']:,} clips, {first['condition']}, the MSE is {rounded(first['score'])}"
     groups: dict[str, list[str]] = {"worse": [], "tie": [], "better": []}
     for row in others:
         change = with_interval(row["difference"], [row["difference_low"], row["difference_high"]])
@@ -417,23 +482,49 @@ def robust(conditions: pd.DataFrame) -> str:
     parts = [f"{words[verdict]} {_listed(found)}" for verdict, found in groups.items() if found]
     if not groups["worse"] and not groups["better"]:
         return (
-            f"{_capitalised(first['condition'])}, the MSE is {rounded(first['score'])}; no condition changes it by more "
-            f"than luck: it is a tie with {_listed(groups['tie'])}."
+            f"{heard}; no condition changes it by more than luck: it is a tie with {_listed(groups['tie'])}."
         )
-    return (
-        f"{_capitalised(first['condition'])}, the MSE is {rounded(first['score'])}. Against that, in pairs of the same "
-        f"clips, it {'; it '.join(parts)}."
-    )
+    return f"{heard}. Against that, in pairs of the same clips, it {'; it '.join(parts)}."
 
 
 def fair(differences: pd.DataFrame, name: str) -> str:
-    """Which groups are predicted worse or better, by the MSE, and which are too small to say.
+    """Which groups are predicted worse or better, by MSE and by CCC, and which are too small to say.
 
     Takes what `error_groups.score_differences` returns, and what the groups are called.
     """
-    rows = differences[differences["metric"] == "mse"].to_dict("records")
-    if not rows:
+    if differences.empty:
         return f"By {name}, there are not two groups to compare."
+    told = {
+        metric: _by_verdict(differences[differences["metric"] == metric].to_dict("records"))
+        for metric in ("mse", "ccc")
+    }
+    parts = [
+        f"By {name} and its {metric.upper()}, {'; '.join(of_metric)}."
+        for metric, of_metric in told.items()
+        if of_metric
+    ]
+    verdicts = differences.set_index(["group", "metric"])["verdict"].to_dict()
+    if any(
+        verdicts.get((group, "mse")) == "better" and verdicts.get((group, "ccc")) == "worse"
+        for group, _ in verdicts
+    ):
+        parts.append(
+            "Where all ratings of a group lie close together, its CCC is low however small the errors are."
+        )
+    clear = [
+        verdict
+        for (_, metric), verdict in verdicts.items()
+        if metric != "bias" and verdict in ("better", "worse")
+    ]
+    if clear:
+        parts.append("Each interval stands alone: of twenty such, one excludes 0 by luck.")
+    return " ".join(parts)
+
+
+def _by_verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What of a metric's rows is better, worse and a tie, and of which groups there is too little to say."""
+    if not rows:
+        return []
     told: dict[str, list[str]] = {"worse": [], "better": [], "tie": [], TOO_SMALL: []}
     for row in rows:
         change = difference_of(row)
@@ -442,8 +533,7 @@ def fair(differences: pd.DataFrame, name: str) -> str:
         )
     if len(told[TOO_SMALL]) > 6:  # speakers, say
         told[TOO_SMALL] = [f"{len(told[TOO_SMALL])} of the {len(rows)} groups"]
-    two = len(rows) == 1
-    against = rows[0]["other"] if two else REST
+    against = rows[0]["other"] if len(rows) == 1 else REST
     words = {
         "worse": f"{{}} {{}} predicted **worse** than {against}",
         "better": f"{{}} {{}} predicted **better** than {against}",
@@ -451,17 +541,31 @@ def fair(differences: pd.DataFrame, name: str) -> str:
         TOO_SMALL: f"of {{}} against {against} there is too little to say: fewer than {SMALLEST_SPEAKERS} speakers or "
         f"{SMALLEST_CLIPS} clips on one side",
     }
+    return [
+        words[verdict].format(_listed(groups), "is" if len(groups) == 1 else "are")
+        for verdict, groups in told.items()
+        if groups
+    ]
+
+
+def depends(quarters: pd.DataFrame) -> str:
+    """Which parts of the clips are predicted worse or better than the rest by MSE; takes what `error_groups.score_differences`
+    returns, with a column `kind`."""
+    rows = quarters[quarters["metric"] == "mse"].to_dict("records")
     parts = []
-    for verdict, groups in told.items():
-        if groups:
-            verb = "is" if len(groups) == 1 else "are"
-            parts.append(words[verdict].format(_listed(groups), verb))
-    luck = (
-        " Each interval stands alone: of twenty such, one excludes 0 by luck."
-        if len(rows) > 2 and (told["worse"] or told["better"])
-        else ""
+    for verdict in ("worse", "better"):
+        found = [
+            f"{row['kind']} {row['group']} ({difference_of(row)})"
+            for row in rows
+            if row["verdict"] == verdict
+        ]
+        if found:
+            parts.append(f"{verdict} with {_listed(found)}")
+    return (
+        f"By MSE it is {'; it is '.join(parts)}."
+        if parts
+        else "None of them differs from the rest by more than luck."
     )
-    return f"By {name} and its MSE, {'; '.join(parts)}.{luck}"
 
 
 def disagreeing(found: Disagreement, models: int) -> str:
@@ -480,10 +584,6 @@ def disagreeing(found: Disagreement, models: int) -> str:
     return f"{figures}; {verdict} (Spearman r {r})."
 
 
-def _capitalised(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def metered(results: Results) -> str:
     """How much of the chosen model's score comes from having met the speakers, or the sentences, before."""
     rows = {row["design"]: row for row in results["leakage"]}
@@ -498,7 +598,7 @@ def metered(results: Results) -> str:
     }
     who = "voices that sound alike, which stand in for the speakers," if reference["pseudo"] else "speakers"
     parts = [
-        f"On {who} that it never heard, the chosen model has an MSE of {rounded(reference['mse'])} and a CCC of "
+        f"On {who} that it never heard, the chosen model with the seed of `{results['chosen']['run']}` has an MSE of {rounded(reference['mse'])} and a CCC of "
         f"{rounded(reference['ccc'])}."
     ]
     for design, beginning in words.items():
@@ -515,7 +615,7 @@ def metered(results: Results) -> str:
             "tie": "a **tie** with that",
         }[against["verdict"]]
         parts.append(
-            f"{beginning}, its CCC is {rounded(row['ccc'])}: {verdict}, by "
+            f"{beginning}, its CCC is {rounded(row['ccc'])}: {verdict}, "
             f"{difference_of(against)}; its MSE is {rounded(row['mse'])}, "
             f"a difference of {difference_of(row['against']['mse'])}."
         )
@@ -547,18 +647,29 @@ def ledger(results: Results) -> str:
         parts.append(f"Added, {_listed(helps)} {'makes' if len(helps) == 1 else 'make'} it **better**.")
     rest = [line["words"] for line in added if line["words"] not in helps]
     if rest:
-        parts.append(f"With {_listed(rest)} it is no better.")
+        parts.append(f"With {_listed(rest)} it is not shown to be better.")
     return " ".join(parts)
+
+
+def luck_of_seeds(results: Results) -> str:
+    """How far seeds of the best model alone differ by MSE, beside which each line of the ledger is to be seen."""
+    scores = row_of(results, LEDGER_MODEL, "best", results["tested"])["by_seed"]["mse"].values()
+    if len(scores) < 2:
+        return "what luck in training makes is not known."
+    return f"{len(scores)} seeds of the best model differ by up to {rounded(max(scores) - min(scores))} of MSE by themselves."
 
 
 def proposals_tried(results: Results) -> str:
     """What came of the two things that the course report proposes, as the ledger says."""
-    lines = {line["preset"]: line["ccc"] for line in results["ablation"]}
+    lines = {line["preset"]: line for line in results["ablation"]}
     if not {"best-no-voice", "best-convolutions"} <= set(lines):
         return "`PRESET=best` tries both."
     words = {"better": "**better**", "worse": "**worse**", "tie": "a **tie**"}
     told = {
-        name: f"{words[lines[name]['verdict']]}, by {difference_of(lines[name])} of CCC"
+        name: " and ".join(
+            f"{words[lines[name][metric]['verdict']]} by {title} ({difference_of(lines[name][metric])})"
+            for metric, title in (("mse", "MSE"), ("ccc", "CCC"))
+        )
         for name in ("best-no-voice", "best-convolutions")
     }
     return (
@@ -571,16 +682,18 @@ def calibrated(results: Results) -> str:
     """How far predictions are shrunk, and what shrinking and stretching would change on these clips."""
     found = results["calibration"]
     best_mse, best_ccc = found["optima"]["mse"], found["optima"]["ccc"]
+    low, high = found["slope_interval"]
     shrunk = (
-        "too close to their mean"
-        if found["slope"] > 1.05
-        else "too far apart"
-        if found["slope"] < 0.95
-        else "as far apart as they should be"
+        "lie too close to their mean"
+        if low > 1
+        else "lie too far apart"
+        if high < 1
+        else "may lie as far apart as they should"
     )
     return (
-        f"A difference of one point between two predictions goes with {rounded(found['slope'], 2)} points between the ratings "
-        f"(1 would be calibrated): by MSE, the predictions lie {shrunk}. They keep {found['kept']:.0%} of the ratings' differences, and "
+        f"A difference of one point between two predictions of `{results['chosen']['run']}` goes with "
+        f"{with_interval(found['slope'], [low, high], 2)} points between the ratings (1 would be calibrated): by MSE, the "
+        f"predictions {shrunk}. They keep {found['kept']:.0%} of the ratings' differences, the less the less can be told from a voice, and "
         f"are off by {rounded(found['bias'], 2)} points on average. Moved from their mean by a factor of {rounded(best_mse['scale'], 2)}, they would have the lowest "
         f"MSE, {rounded(best_mse['mse'])} (CCC {rounded(best_mse['ccc'])}); by {rounded(best_ccc['scale'], 2)}, the highest CCC, "
         f"{rounded(best_ccc['ccc'])} (MSE {rounded(best_ccc['mse'])}). Both factors are known from these very clips alone, and are not used."
@@ -595,25 +708,22 @@ def covered(results: Results) -> str:
     return (
         f"An interval of ±{rounded(found['half_width'], 2)} points around a prediction is to hold {found['confidence']:.0%} of new clips. "
         f"Made for each {results['resampled']} from the errors of all others, such intervals, {rounded(found['width'], 2)} points wide, hold "
-        f"{found['coverage']:.1%} of the {found['n']:,} clips [{found['interval'][0]:.1%}, {found['interval'][1]:.1%}]."
+        f"{found['coverage']:.1%} of the {found['n']:,} clips [{found['interval'][0]:.1%}, {found['interval'][1]:.1%}]: of the "
+        f"lowest-rated fifth {found['lowest']:.0%}, of the highest-rated {found['highest']:.0%}."
     )
 
 
 def seeds_compared(results: Results) -> str:
-    """What luck in training alone makes: two seeds of the chosen model against each other."""
-    found = results["seeds_compared"]
-    if found is None:
+    """What luck in training alone makes: every two seeds of the chosen model against each other."""
+    pairs = results["seeds_compared"]
+    if not pairs:
         return "The chosen model was trained once, so that what luck in training makes is not known."
-    words = {
-        "tie": "are a **tie**",
-        "better": "differ: the first is better",
-        "worse": "differ: the second is better",
-    }
-    first, second = found["seeds"]
-    return (
-        f"Two trainings of the chosen model that differ in their seed alone ({first} and {second}) {words[found['mse']['verdict']]} by MSE, "
-        f"{difference_of(found['mse'])}."
-    )
+    words = {"tie": "a **tie**", "better": "the first is **better**", "worse": "the second is **better**"}
+    told = [
+        f"{' and '.join(map(str, pair['seeds']))} ({words[pair['mse']['verdict']]}, {difference_of(pair['mse'])})"
+        for pair in pairs
+    ]
+    return f"Trainings of the chosen model that differ in their seed alone differ by so much MSE: {'; '.join(told)}."
 
 
 def agreement(results: Results) -> str:

@@ -324,7 +324,7 @@ def worst_rated_table(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 DESIGN_WORDS = {
-    "speaker": "no speaker",
+    "speaker": "sentences, but no speaker",
     "random": "speakers and sentences",
     "sentence": "speakers, but no sentence",
     "both": "neither speaker nor sentence",
@@ -334,10 +334,12 @@ DESIGN_WORDS = {
 def leakage_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The leakage meter: what a model scores by what test clips may share with those that it was trained on."""
     lines = []
+    words = dict(DESIGN_WORDS)
+    if any(row["design"] == "sentence" and row["why"] for row in rows):  # sentences are not known
+        words |= {"speaker": "no speaker", "random": "speakers"}
     for row in rows:
         line = {
-            "Test and training clips share": DESIGN_WORDS[row["design"]]
-            + (" (voices)" if row["pseudo"] else "")
+            "Test and training clips share": words[row["design"]] + (" (voices)" if row["pseudo"] else "")
         }
         if row["why"] or "mse" not in row:
             line |= dict.fromkeys(["Trained on", "MSE", "CCC", "MSE beyond", "CCC beyond"], "–")
