@@ -160,6 +160,7 @@ def test_a_model_is_judged_as_a_rater_by_hand():
     # Against the means of the other two: of a1 (2.5, 2, 4.5, 1), of a2 (2, 2, 3.5), of a3 (1.5, 2, 4, 5).
     by_rater = [(0.25 + 0 + 0.25 + 4) / 4, (0 + 0 + 0.25) / 3, (0.25 + 0 + 0 + 4) / 4]
     assert found["mse"] == pytest.approx(np.mean(by_rater))
+    assert found["rater"] == {name: raters(RATED)[name] for name in ("mse", "ccc")}
     # In pairs over all eleven ratings, less the raters' own errors.
     own = (2.25 + 0 + 2.25 + 16) + (0 + 0 + 2.25) + (2.25 + 0 + 0 + 16)
     assert found["against"]["difference"] == pytest.approx((4.5 + 0.25 + 4.25 - own) / 11)

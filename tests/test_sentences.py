@@ -220,8 +220,8 @@ def test_the_main_result_stands_beside_a_rater_and_beside_standardising_by_speak
         "(†), it has an MSE of 0.300 and a CCC of 0.600: **better**, −0.200 [−0.300, −0.100] of MSE." in found
     )
     assert found.endswith(
-        "One human rater against the mean of the others has an MSE of 0.360 and a CCC of 0.780. Against the same means, which "
-        "are a less steady truth than that of the tables, LSTM2 (default preset) has an MSE of 0.550 and a CCC of 0.700: "
+        "One human rater against the mean of the others has an MSE of 0.360 and a CCC of 0.780 on these clips. Against the "
+        "same means, which are a less steady truth than that of the tables, LSTM2 (default preset) has an MSE of 0.550 and a CCC of 0.700: "
         "**worse** than a rater, 0.100 [0.050, 0.150] of MSE; LSTM2 (speaker preset) has an MSE of 0.350 and a CCC of 0.700: "
         "a **tie** with a rater, 0.100 [0.050, 0.150] of MSE."
     )
@@ -283,9 +283,13 @@ def test_what_a_model_hears_is_told_in_words():
 def test_errors_differ_by_what_luck_does_not_explain():
     found = sentences.where_errors_differ({"speaker": 0.001, "sex": 0.2, "emotion": 0.04, "language": 0.06})
     assert found == (
-        "The squared error differs by more than luck by speaker and emotion. By sex and language, what it differs by may be luck."
+        "The squared error differs by more than luck by speaker and emotion. By sex and language, what the squared error differs by "
+        "may be luck."
     )
-    assert sentences.where_errors_differ({"sex": 0.2}) == "By sex, what it differs by may be luck."
+    assert (
+        sentences.where_errors_differ({"sex": 0.2})
+        == "By sex, what the squared error differs by may be luck."
+    )
     assert sentences.where_errors_differ({}) == ""
 
 
@@ -342,7 +346,7 @@ RATERS = {"raters": 3, "clips": 100, "mse": 0.36, "ccc": 0.78, "noise_variance":
 
 
 def _as_a_rater(preset, mse, verdict):
-    scores = {"mse": mse, "ccc": 0.7, "against": _difference(verdict)}
+    scores = {"mse": mse, "ccc": 0.7, "against": _difference(verdict), "rater": {"mse": 0.36, "ccc": 0.78}}
     return {"model": "LSTM2", "preset": preset} | scores
 
 
@@ -358,6 +362,17 @@ def test_the_chosen_model_is_held_against_what_a_single_rater_is_held_against(ve
     assert f"(default preset) has an MSE of 0.450 and a CCC of 0.700: {said} a rater, 0.100 [0.050" in found
     assert "variance of 0.080" in found
     assert "simulated" not in found
+
+
+def test_where_no_tested_clip_has_two_ratings_nothing_is_held_against_a_rater():
+    assert sentences.against_rater(_results(raters=RATERS)) == ""
+    assert "variance of 0.080" in sentences.against_ceiling(_results(raters=RATERS))
+
+
+def test_what_is_too_small_by_both_metrics_is_said_once():
+    small = _differences("M", F=TOO_SMALL)
+    found = sentences.fair(pd.concat([small, small.assign(metric="ccc")]), "sex")
+    assert found.startswith("By sex, of F against M there is too little to say") and found.count("F") == 1
 
 
 def test_simulated_raters_are_called_simulated_and_the_lowest_mse_is_told():

@@ -114,7 +114,7 @@ def as_a_rater(clips: pd.DataFrame, predictions: Sequence[Array]) -> dict[str, A
 
     Returns:
         None where no clip has two ratings; else {"mse" and "ccc": against the mean of the raters but one, averaged over raters
-        and seeds, "against": the paired comparison of its squared errors with the raters' own}.
+        and seeds, "rater": the same two of the raters themselves on these clips, "against": the paired comparison of its squared errors with theirs}.
     """
     _, found = _by_rater(clips)
     if not found:
@@ -127,8 +127,13 @@ def as_a_rater(clips: pd.DataFrame, predictions: Sequence[Array]) -> dict[str, A
         )
         for name in ("mse", "ccc")
     }
-    truth, own = (np.concatenate([one[part] for one in found.values()]) for part in (2, 1))
+    own, truth = (np.concatenate([one[part] for one in found.values()]) for part in (1, 2))
+    of_raters = {
+        name: float(np.mean([METRICS[name](others, own) for _, own, others in found.values()]))
+        for name in ("mse", "ccc")
+    }
     drawn = groups_of(clips)[0]
     resampling = Resampling(np.concatenate([drawn[rated] for rated, _, _ in found.values()]))
     models = [np.concatenate([p[rated] for rated, _, _ in found.values()]) for p in predictions]
-    return scores | {"against": vars(compare("mse", truth, models, [own], resampling))}
+    against = compare("mse", truth, models, [own], resampling)
+    return scores | {"rater": of_raters, "against": vars(against)}

@@ -143,30 +143,32 @@ def main_result(results: Results) -> str:
     ]
     if told := by_speaker(results):
         parts.append(told)
-    if results["raters"]:
-        parts.append(against_rater(results))
+    if told := against_rater(results):
+        parts.append(told)
     return " ".join(parts)
 
 
 def against_rater(results: Results) -> str:
-    """A single rater against the mean of the others; and, against the same means, the chosen model and the best by speaker."""
-    raters, rated = results["raters"], {(row["model"], row["preset"]): row for row in results["as_a_rater"]}
+    """A single rater against the mean of the others on the tested clips; and, against the same means, the chosen model and the
+    best by speaker. "" where none of those clips has two ratings."""
+    rated = {(row["model"], row["preset"]): row for row in results["as_a_rater"]}
     chosen = results["chosen"]["model"], results["chosen"]["preset"]
-    keys = [chosen] + ([beside] if (beside := _best_by_speaker(results)) else [])
+    if chosen not in rated:
+        return ""
+    rater = rated[chosen]["rater"]
     words = {
         "better": "**better** than a rater",
         "worse": "**worse** than a rater",
         "tie": "a **tie** with a rater",
     }
     told = [
-        f"{model} ({preset} preset) has an MSE of {rounded(own['mse'])} and a CCC of {rounded(own['ccc'])}: "
-        f"{words[own['against']['verdict']]}, {difference_of(own['against'])} of MSE"
-        for model, preset in keys
-        if (own := rated.get((model, preset)))
+        f"{key[0]} ({key[1]} preset) has an MSE of {rounded(rated[key]['mse'])} and a CCC of {rounded(rated[key]['ccc'])}: "
+        f"{words[rated[key]['against']['verdict']]}, {difference_of(rated[key]['against'])} of MSE"
+        for key in filter(None, (chosen, _best_by_speaker(results)))
     ]
     return (
-        f"One {_rater(results)} against the mean of the others has an MSE of {rounded(raters['mse'])} and a CCC of "
-        f"{rounded(raters['ccc'])}. Against the same means, which are a less steady truth than that of the tables, {'; '.join(told)}."
+        f"One {_rater(results)} against the mean of the others has an MSE of {rounded(rater['mse'])} and a CCC of "
+        f"{rounded(rater['ccc'])} on these clips. Against the same means, which are a less steady truth than that of the tables, {'; '.join(told)}."
     )
 
 
@@ -387,7 +389,7 @@ def against_ceiling(results: Results) -> str:
     sentences = []
     if raters := results["raters"]:
         sentences.append(
-            f"{against_rater(results)} From the raters' disagreement, the noise of the "
+            f"{against_rater(results)} From the raters' disagreement on all clips, the noise of the "
             f"mean rating has a variance of {rounded(raters['noise_variance'])}: about the lowest MSE that can be hoped for."
         )
     else:
@@ -442,7 +444,7 @@ def where_errors_differ(chances: Mapping[str, float]) -> str:
     luck = [name for name, chance in chances.items() if chance >= 0.05]
     parts = [f"The squared error differs by more than luck by {_listed(differ)}."] if differ else []
     if luck:
-        parts.append(f"By {_listed(luck)}, what it differs by may be luck.")
+        parts.append(f"By {_listed(luck)}, what the squared error differs by may be luck.")
     return " ".join(parts)
 
 
@@ -494,6 +496,9 @@ def fair(differences: pd.DataFrame, name: str) -> str:
     """
     if differences.empty:
         return f"By {name}, there are not two groups to compare."
+    if (differences["verdict"] == TOO_SMALL).all():
+        (said,) = _by_verdict(differences[differences["metric"] == "mse"].to_dict("records"))
+        return f"By {name}, {said}."
     told = {
         metric: _by_verdict(differences[differences["metric"] == metric].to_dict("records"))
         for metric in ("mse", "ccc")
