@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from valence_lib.agreement import as_a_rater, cronbach_alpha, icc_2k, raters
+from valence_lib.agreement import as_raters, cronbach_alpha, icc_2k, raters
 
 EMOTALE = Path(__file__).parents[2] / "shared" / "data" / "emotale" / "labels.csv"
 
@@ -156,7 +156,7 @@ RATED = pd.DataFrame(
 
 
 def test_a_model_is_judged_as_a_rater_by_hand():
-    found = as_a_rater(RATED, [np.array([2.0, 2.0, 4.0, 3.0])])
+    found = as_raters(RATED, {"model": [np.array([2.0, 2.0, 4.0, 3.0])]})["model"]
     # Against the means of the other two: of a1 (2.5, 2, 4.5, 1), of a2 (2, 2, 3.5), of a3 (1.5, 2, 4, 5).
     by_rater = [(0.25 + 0 + 0.25 + 4) / 4, (0 + 0 + 0.25) / 3, (0.25 + 0 + 0 + 4) / 4]
     assert found["mse"] == pytest.approx(np.mean(by_rater))
@@ -169,6 +169,7 @@ def test_a_model_is_judged_as_a_rater_by_hand():
 
 def test_the_mean_of_the_others_itself_beats_every_rater_and_seeds_are_averaged():
     near, far = np.array([2.0, 2.0, 4.0, 3.0]), np.array([5.0, 5.0, 1.0, 1.0])
-    both, one, other = (as_a_rater(RATED, seeds)["mse"] for seeds in ([near, far], [near], [far]))
+    found = as_raters(RATED, {"both": [near, far], "one": [near], "other": [far]})
+    both, one, other = (found[name]["mse"] for name in ("both", "one", "other"))
     assert both == pytest.approx((one + other) / 2)
-    assert as_a_rater(RATED.drop(columns=["valence_a2", "valence_a3"]), [near]) is None
+    assert as_raters(RATED.drop(columns=["valence_a2", "valence_a3"]), {"one": [near]}) == {}

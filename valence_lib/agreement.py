@@ -1,7 +1,7 @@
 """How far raters agree with each other: what a model can be held against."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from valence_lib.evaluation import Resampling, compare, groups_of
 from valence_lib.metrics import METRICS
 
 Array = NDArray[np.float64]
+Model = TypeVar("Model", bound=Hashable)
 
 
 def cronbach_alpha(ratings: Array) -> float:
@@ -103,37 +104,35 @@ def raters(clips: pd.DataFrame) -> dict[str, Any] | None:
     }
 
 
-def as_a_rater(clips: pd.DataFrame, predictions: Sequence[Array]) -> dict[str, Any] | None:
-    """How well a model does what a single rater does: meet the mean of the others, rater by rater.
+def as_raters(clips: pd.DataFrame, models: Mapping[Model, Sequence[Array]]) -> dict[Model, dict[str, Any]]:
+    """How well models do what a single rater does: meet the mean of the others, rater by rater.
 
     That truth is less steady than the mean of all raters, so that scores against the one and the other cannot be compared.
 
     Args:
         clips: as `raters` takes them, with id and speaker.
-        predictions: one [shape=(clips,)] a seed.
+        models: of each what it predicts, one [shape=(clips,)] a seed.
 
     Returns:
-        None where no clip has two ratings; else {"mse" and "ccc": against the mean of the raters but one, averaged over raters
-        and seeds, "rater": the same two of the raters themselves on these clips, "against": the paired comparison of its squared errors with theirs}.
+        By model, {"mse" and "ccc": against the mean of the raters but one, averaged over raters and seeds, "rater": the same
+        two of the raters themselves on these clips, "against": the paired comparison of its squared errors with theirs};
+        empty where no clip has two ratings.
     """
-    _, found = _by_rater(clips)
-    if not found:
-        return None
-    scores = {
-        name: float(
-            np.mean(
-                [METRICS[name](others, p[rated]) for rated, _, others in found.values() for p in predictions]
-            )
-        )
-        for name in ("mse", "ccc")
-    }
-    own, truth = (np.concatenate([one[part] for one in found.values()]) for part in (1, 2))
-    of_raters = {
-        name: float(np.mean([METRICS[name](others, own) for _, own, others in found.values()]))
-        for name in ("mse", "ccc")
-    }
+    ceiling = raters(clips)
+    if ceiling is None:
+        return {}
+    of_raters = {name: ceiling[name] for name in ("mse", "ccc")}
+    rated, own, others = zip(*_by_rater(clips)[1].values(), strict=True)
     drawn = groups_of(clips)[0]
-    resampling = Resampling(np.concatenate([drawn[rated] for rated, _, _ in found.values()]))
-    models = [np.concatenate([p[rated] for rated, _, _ in found.values()]) for p in predictions]
-    against = compare("mse", truth, models, [own], resampling)
-    return scores | {"rater": of_raters, "against": vars(against)}
+    resampling = Resampling(np.concatenate([drawn[rows] for rows in rated]))
+    judged = list(zip(rated, others, strict=True))
+    found = {}
+    for model, seeds in models.items():
+        scores = {
+            name: float(np.mean([METRICS[name](truth, p[rows]) for rows, truth in judged for p in seeds]))
+            for name in of_raters
+        }
+        pooled = [np.concatenate([p[rows] for rows in rated]) for p in seeds]
+        against = compare("mse", np.concatenate(others), pooled, [np.concatenate(own)], resampling)
+        found[model] = scores | {"rater": of_raters, "against": vars(against)}
+    return found

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from valence_lib.agreement import as_a_rater
+from valence_lib.agreement import as_raters
 from valence_lib.calibration import FEWEST_CLIPS, calibrate, coverage, optima, slope_interval
 from valence_lib.errors import RunError
 from valence_lib.evaluation import Resampling, compare, corrected, groups_of, score
@@ -186,7 +186,7 @@ def collect_results(
         "comparisons": _comparisons(tested, key, shown),
         "ablation": _ablation(tested, settings),
         "seeds_compared": _seeds_compared(tested, key),
-        "as_a_rater": _as_raters(tested, clips, shown),
+        "as_a_rater": _judged_as_raters(tested, clips, shown),
         "calibration": calibrate(tested.truth, own)
         | {
             "slope_interval": slope_interval(tested.truth, own, tested.resampling),
@@ -331,11 +331,11 @@ def _seeds_compared(tested: _Scored, key: Key) -> list[dict[str, Any]]:
     ]
 
 
-def _as_raters(tested: _Scored, clips: pd.DataFrame, shown: Mapping[Key, Any]) -> list[dict[str, Any]]:
+def _judged_as_raters(tested: _Scored, clips: pd.DataFrame, shown: Mapping[Key, Any]) -> list[dict[str, Any]]:
     """What each model scores where it is judged as each rater is, by the mean of the others; empty without raters."""
     rated = clips.set_index("id").loc[tested.ids].reset_index()
-    found = [(key, as_a_rater(rated, tested.of(key))) for key in shown]
-    return [{"model": key[0], "preset": key[1]} | scores for key, scores in found if scores]
+    found = as_raters(rated, {key: tested.of(key) for key in shown})
+    return [{"model": model, "preset": preset} | scores for (model, preset), scores in found.items()]
 
 
 def _comparisons(scored: _Scored, chosen: Key, keys: Mapping[Key, Any]) -> list[dict[str, Any]]:
