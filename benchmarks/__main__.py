@@ -10,7 +10,6 @@ import platform
 import tempfile
 import time
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks import front_end, limits, predicting, preprocessing, scaling, summary, training, work
+from valence_lib.provenance import version_of
 
 HERE = Path(__file__).parent
 PACKAGES = (
@@ -84,7 +84,7 @@ def measure(size: dict[str, Any], scratch: Path) -> dict[str, Any]:
         "date": date.today().isoformat(),
         "cpu": _cpu(),
         "cores": cores,
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": {name: found for name in PACKAGES if (found := version_of(name))},
         "work": what,
     }
     results["limits"] = limits.measure(scratch, rounds)
@@ -160,13 +160,6 @@ def _cpu() -> str:
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ import torch
 
 from benchmarks.timing import each, in_child, rates, ratio, side_by_side
 from benchmarks.work import SETTINGS
-from valence_lib.features import Standardiser, log_mels
+from valence_lib.features import Standardiser, log_mel
 from valence_lib.models import build_model
 from valence_lib.predicting import predict_files, predict_windows
-from valence_lib.registry import SEED_MODELS, training_settings
+from valence_lib.registry import COURSE_MODELS, training_settings
 from valence_lib.runs import Run
 from valence_lib.waveforms import Waveform, read_audio
 
@@ -31,7 +31,7 @@ def fresh_run(model: str) -> Run:
     )
     standardiser = Standardiser("train", ("train",), mean, deviation)
     settings = training_settings(model, "default", 0)
-    return Run(SETTINGS, settings, build_model(model, SETTINGS.n_mels).eval(), standardiser)
+    return Run(SETTINGS, settings, build_model(model, (SETTINGS.n_mels,)).eval(), standardiser)
 
 
 def measure(waveforms: Sequence[Waveform], scratch: Path, workers: int, rounds: int) -> dict[str, Any]:
@@ -40,10 +40,10 @@ def measure(waveforms: Sequence[Waveform], scratch: Path, workers: int, rounds: 
     for number, waveform in enumerate(waveforms):
         files.append(scratch / f"{number:04d}.flac")
         soundfile.write(files[-1], waveform, SETTINGS.sample_rate)
-    runs = {model: fresh_run(model) for model in SEED_MODELS}
+    runs = {model: fresh_run(model) for model in COURSE_MODELS}
     ways = {
         "decoding, one thread": lambda: each(lambda file: read_audio(file, SETTINGS.sample_rate), files),
-        "front end, one thread": lambda: each(len, log_mels(waveforms, SETTINGS)),
+        "front end, one thread": lambda: each(len, (log_mel(waveform, SETTINGS) for waveform in waveforms)),
     } | {model: lambda run=run: each(bool, predict_files(files, run)) for model, run in runs.items()}
     seconds = side_by_side(ways, rounds)
     slower = max(list(ways)[:2], key=lambda name: statistics.median(seconds[name]))
@@ -52,7 +52,7 @@ def measure(waveforms: Sequence[Waveform], scratch: Path, workers: int, rounds: 
         "cores": workers,
         "files_per_s": rates(seconds, len(files)),
         "slower_stage": slower,
-        "share_of_slower_stage": {model: ratio(seconds, model, slower) for model in SEED_MODELS},
+        "share_of_slower_stage": {model: ratio(seconds, model, slower) for model in COURSE_MODELS},
     }
 
 
@@ -71,7 +71,7 @@ def measure_recording(waveforms: Sequence[Waveform], scratch: Path, minutes: int
     recording = scratch / "recording.wav"
     soundfile.write(recording, np.resize(speech, needed), SETTINGS.sample_rate)
     found: dict[str, Any] = {"minutes": minutes}
-    for model in SEED_MODELS:
+    for model in COURSE_MODELS:
         result, peak = in_child(predict_recording, recording, model)
         found[model] = {
             "seconds": round(result["seconds"], 1),

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.timing import each, in_child, side_by_side
 from benchmarks.work import SETTINGS, Repeated
-from valence_lib.features import log_mels
+from valence_lib.features import log_mel
 from valence_lib.inspection import inspect_corpus
 from valence_lib.settings import (
     CorpusSettings,
@@ -47,7 +47,9 @@ def measure(
             # The first pass, which does not count, fills the file cache.
             repeats = 2 if count == min(sizes) else 1
             for _ in range(repeats):
-                alone += side_by_side({"": lambda: each(len, log_mels(waveforms, SETTINGS))}, 3)[""]
+                alone += side_by_side(
+                    {"": lambda: each(len, (log_mel(waveform, SETTINGS) for waveform in waveforms))}, 3
+                )[""]
                 result, peak = in_child(preprocess, folder, count, scratch / "store", n_processes)
                 shutil.rmtree(scratch / "store")
             measured[count, n_processes] = result["clips"] / result["seconds"], peak

@@ -2,15 +2,13 @@
 
 import math
 import multiprocessing
+import resource
 import statistics
-import threading
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 
 def side_by_side(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -62,58 +60,37 @@ def exponent(sizes: list[int], values: list[float]) -> float:
 
 
 def in_child(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    """What a function gives in a fresh process, and the peak resident set in MB of it or any process below it."""
+    """What a function gives in a fresh process, and the peak resident set in MB of it or any below it.
+
+    What the process takes after the function has returned does not count: CUDA's libraries touch nearly
+    200 MB more as a process ends. Processes below it count if the function has waited for them.
+    """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_send, args=(sender, function, arguments))
     child.start()
     sender.close()
-    with _watched(child.pid) as peaks:
-        try:
-            result = receiver.recv()
-        except EOFError:
-            raise RuntimeError(f"the process that ran {function.__name__} ended without a result") from None
-        child.join()
-    return result, max(peaks.values())
+    try:
+        result, peak = receiver.recv()
+    except EOFError:
+        raise RuntimeError(f"the process that ran {function.__name__} ended without a result") from None
+    child.join()
+    return result, peak
 
 
 def _send(sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    sender.send(function(*arguments))
+    result = function(*arguments)
+    sender.send((result, _peak_mb()))
 
 
-@contextmanager
-def _watched(pid: int | None) -> Any:
-    """Peak resident sets in MB, by process, of a process and all below it."""
-    peaks: dict[int, float] = {}
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.05):
-            try:
-                top = psutil.Process(pid)
-                below = top.children(recursive=True)
-            except psutil.Error:
-                continue
-            for process in (top, *below):
-                peaks[process.pid] = max(peaks.get(process.pid, 0.0), _peak_mb(process))
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
+def _peak_mb() -> float:
+    """Peak resident set in MB up to now of this process, or of any below it that was waited for."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    below = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
     try:
-        yield peaks
-    finally:
-        ended.set()
-        watcher.join()
-
-
-def _peak_mb(process: psutil.Process) -> float:
-    try:
-        # The kernel's own record, which has seen what happened between two looks.
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        return float(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024
+        # On Linux, getrusage would also count what the parent held when it started this process.
+        status = Path("/proc/self/status").read_text()
+        own = float(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 2**10
     except (OSError, StopIteration):
-        pass
-    try:
-        return process.memory_info().rss / 2**20
-    except psutil.Error:
-        return 0.0
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return max(own, below)

@@ -10,11 +10,15 @@ from pathlib import Path
 import soundfile
 from toy import tone
 
+from valence_lib.registry import missing_packages
+
 ROOT = Path(__file__).parent.parent
 SEEDED = {f"{model}-{preset}-0" for model in ("LSTM1", "CNN", "LSTM2") for preset in ("default", "seed")}
-RUNS = {*SEEDED, "Ridge-default-0", "SVR-default-0"}
-METERS = {f"leakage-{design}" for design in ("random", "speaker", "sentence", "both")}
-ALL = {"preprocess", *RUNS, *METERS, "compare", "error_analysis", "report", "render"}
+FITTED = {"Ridge-default-0", "SVR-default-0"}
+if not missing_packages(["speaker_encoder"]):
+    FITTED |= {"GaussianProcess-default-0", "GaussianProcess-speaker-0"}
+RUNS = {*SEEDED, *FITTED}
+ALL = {"preprocess", *RUNS, "leakage", "compare", "error_analysis", "report", "render"}
 
 
 def make_corpus(folder: Path) -> Path:

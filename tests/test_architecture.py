@@ -49,7 +49,7 @@ def test_layers_are_those_of_the_live_module_with_symbolic_frames():
     assert [row.parameters for row in rows][-2:] == [201, 3]
 
 
-@pytest.mark.parametrize("model", [Stub(), *(build_model(name, 16) for name in NETWORKS)])
+@pytest.mark.parametrize("model", [Stub(), *(build_model(name, [16]) for name in NETWORKS)])
 def test_parameters_of_the_layers_add_up_to_the_models(model):
     rows = architecture.describe_layers(model, 16)
     assert sum(row.parameters for row in rows) == sum(p.numel() for p in model.parameters())
@@ -71,7 +71,7 @@ def test_a_layer_called_twice_counts_its_parameters_once():
 
 @pytest.mark.parametrize("width", [16, 17])
 def test_hooks_and_training_modes_stay_as_they_were_even_after_a_failure(width):
-    model = build_model("CNN", 16).train()
+    model = build_model("CNN", [16]).train()
     model.pooling.eval()
     modes = [module.training for module in model.modules()]
     if width == 16:
@@ -84,16 +84,16 @@ def test_hooks_and_training_modes_stay_as_they_were_even_after_a_failure(width):
 
 
 def test_architecture_runs_from_the_spectrogram_to_one_valence_with_a_shape_at_each_arrow():
-    drawn = texts(architecture.plot_architecture(build_model("LSTM2", 16), 16).axes[0])
+    drawn = texts(architecture.plot_architecture(build_model("LSTM2", [16]), 16).axes[0])
     assert {"log-mel spectrogram (T × 16)", "valence (1)", "T × 16", "256", "LSTM"} <= set(drawn)
     assert {"16 → 128 units, both directions, 2 layers", "dropout 0.2 between layers"} <= set(drawn)
     # The CNN flattens its maps, which no layer does, between the last pooling and the linear layer.
-    assert "16 × T × 16 → 256" in texts(architecture.plot_architecture(build_model("CNN", 16), 16).axes[0])
+    assert "16 × T × 16 → 256" in texts(architecture.plot_architecture(build_model("CNN", [16]), 16).axes[0])
 
 
 def test_alt_text_is_one_sentence_on_the_live_module():
-    text = architecture.architecture_alt_text(build_model("CNN", 16), 16)
-    assert text.startswith("CNN as a chain of layers, from log-mel spectrogram (T frames by 16 columns)")
+    text = architecture.architecture_alt_text(build_model("CNN", [16]), 16)
+    assert text.startswith("CNN as a chain of layers, from the log-mel spectrogram (T frames by 16 columns)")
     assert "Conv2d (1 → 8 channels, kernel 3 × 3), ReLU, MaxPool2d (window 3, stride 1)" in text
     assert text.endswith("to one valence, 1,505 parameters in all.")
     assert "\n" not in text

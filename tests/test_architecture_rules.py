@@ -19,7 +19,6 @@ ORDER = [
         "cells",
         "provenance",
         "records",
-        "pickle_forms",
         "pickles",
         "waveforms",
         "perturbing",
@@ -27,14 +26,12 @@ ORDER = [
         "occlusion",
         "corpora",
         "chunks",
-        "mel_power",
         "features",
         "log_mel_statistics",
         "pitch",
-        "voice",
         "voice_statistics",
-        "fine_mel",
-        "frame_statistics",
+        "speaker_encoder",
+        "encoders",
         "opensmile_features",
         "streams",
         "store",
@@ -45,18 +42,17 @@ ORDER = [
         "divisions",
         "protocols",
         "batches",
-        "losses",
-        "side_tasks",
         "pooling",
         "recurrence",
         "models",
         "runs",
         "predicting",
         "training",
+        "metrics",
+        "fitting",
         "experiments",
         "listening",
         "sweeping",
-        "metrics",
         "evaluation",
         "agreement",
         "calibration",
@@ -197,13 +193,12 @@ def test_the_front_door_imports_nothing_heavy(module):
 # What takes long to import, and the notebooks whose import cell needs it at once. What only a page, a run from
 # outside, or one figure needs stands nowhere: it is imported there.
 NEEDED_BY = {
-    "torch": ("2_experiment", "4_error_analysis", "5_report", "explore", "leakage", "sweep"),
-    "numba": ("1_preprocess", "2_experiment", "4_error_analysis", "5_report", "explore", "leakage", "sweep"),
+    "torch": ("2_experiment", "4_error_analysis", "5_report", "explore", "sweep"),
     "matplotlib": ("1_preprocess", "2_experiment", "4_error_analysis", "5_report", "explore", "sweep"),
     "optuna": ("sweep",),
 } | dict.fromkeys(
     (
-        *("seaborn", "scipy.stats", "sklearn", "librosa", "soundfile", "pybtex"),
+        *("numba", "seaborn", "scipy.stats", "sklearn", "librosa", "soundfile", "pybtex"),
         *("jsonschema", "nbformat", "nbconvert", "pypandoc", "typst", "papermill", "snakemake"),
     ),
     (),
@@ -228,8 +223,8 @@ def test_a_notebook_imports_nothing_heavy_that_it_does_not_need(notebook):
 def test_only_models_and_their_users_need_torch():
     found = {path for path in FILES if any(name.split(".")[0] == "torch" for name in _imported(path))}
     assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in found} <= {
-        "batches", "losses", "side_tasks", "pooling", "recurrence", "models", "runs", "predicting", "training", "experiments", "listening",
-        "sweeping", "architecture",
+        "batches", "pooling", "recurrence", "models", "runs", "predicting", "training", "fitting", "experiments", "listening",
+        "sweeping", "architecture", "speaker_encoder", "encoders",
         "provenance",  # asks torch how it computes, and imports it only then
     }  # fmt: skip
 

@@ -14,10 +14,6 @@ def _padding(batches):
     return sum(int((LENGTHS[rows].max() - LENGTHS[rows]).sum()) for rows in batches)
 
 
-def _flat(batches):
-    return [tuple(rows.tolist()) for rows in batches]
-
-
 def test_pad_keeps_the_frames_and_fills_with_zeros():
     generator = np.random.default_rng(2)
     clips = [generator.normal(size=(n, 4)).astype(np.float32) for n in (3, 1, 5)]
@@ -49,7 +45,6 @@ def test_in_order_of_length_takes_every_row_once_from_short_to_long(batch_size):
     assert (np.diff(LENGTHS[rows]) >= 0).all()
     assert {len(batch) for batch in batches[:-1]} <= {batch_size}
     assert 1 <= len(batches[-1]) <= batch_size
-    assert _flat(batches) == _flat(in_order_of_length(ROWS, LENGTHS, batch_size))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 32, 1000])
@@ -69,14 +64,6 @@ def test_shuffled_wastes_less_padding_than_random_batches():
         mixed = generator.permutation(ROWS)
         random_padding += _padding([mixed[start : start + 32] for start in range(0, len(mixed), 32)])
     assert padding < 0.4 * random_padding
-
-
-def test_the_same_generator_gives_the_same_batches_and_another_epoch_others():
-    def epoch(number):
-        return _flat(shuffled(ROWS, LENGTHS, 32, np.random.default_rng([0, number])))
-
-    assert epoch(1) == epoch(1)
-    assert set(epoch(1)).isdisjoint(epoch(2))
 
 
 def test_length_does_not_fix_the_order_of_the_batches():
@@ -110,17 +97,6 @@ def _clip(row: int) -> np.ndarray:
     return np.full((LENGTHS[row], 4), row, np.float32)
 
 
-def test_kept_clips_come_in_the_same_batches_from_long_to_short():
-    order = shuffled(ROWS, LENGTHS, 32, np.random.default_rng(0))
-    kept = KeptClips(_clip, torch.device("cpu"), 1 << 30)
-    for rows, batch in zip(order, kept.load(order), strict=True):
-        assert sorted(batch.rows) == sorted(rows)
-        assert batch.lengths.tolist() == sorted(LENGTHS[rows], reverse=True)
-        assert np.array_equal(batch.lengths.numpy(), LENGTHS[batch.rows])
-        expected, _ = pad([_clip(row) for row in batch.rows])
-        assert torch.equal(batch.log_mel, expected)
-
-
 @pytest.mark.parametrize(("room", "reads"), [(1 << 30, 20), (0, 60), (int(LENGTHS[:20].sum()) * 16 - 1, 22)])
 def test_clips_are_read_once_as_far_as_memory_is_granted(room: int, reads: int):
     read: list[int] = []
@@ -131,8 +107,9 @@ def test_clips_are_read_once_as_far_as_memory_is_granted(room: int, reads: int):
 
     kept = KeptClips(reading, torch.device("cpu"), room)
     for _ in range(3):
-        for batch in kept.load([np.arange(20)]):
-            assert np.array_equal(batch.log_mel[:, 0, 0].numpy(), batch.rows)
+        for batch in kept.load([np.arange(8), np.arange(19, 7, -1)]):
+            assert np.array_equal(batch.lengths.numpy(), LENGTHS[batch.rows])
+            assert torch.equal(batch.log_mel, pad([_clip(row) for row in batch.rows])[0])
     assert len(read) == reads
 
 

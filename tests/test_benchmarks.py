@@ -1,7 +1,8 @@
 """The README's table is the benchmark's, and what it is made of can be trusted."""
 
 import json
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,16 +60,32 @@ def test_exponents_of_known_powers():
     assert timing.exponent([10, 100, 1000], [3.0, 300.0, 30000.0]) == pytest.approx(2)
 
 
-def _fill_memory(megabytes: int) -> int:
-    content = np.ones(megabytes << 17)
-    time.sleep(0.3)
-    return content.nbytes >> 20
+# Fills 350 MB and lets go of them. A process that does only this takes less than 150 MB more.
+FILLS = "b'x' * (350 << 20)"
 
 
-def test_the_peak_memory_of_another_process_is_seen():
-    (few, low), (many, high) = (timing.in_child(_fill_memory, megabytes) for megabytes in (50, 350))
-    assert (few, many) == (50, 350)
-    assert high - low == pytest.approx(300, abs=60)
+@pytest.mark.parametrize(
+    ("function", "argument"),
+    [
+        pytest.param(eval, f"len({FILLS})", id="its own"),
+        pytest.param(subprocess.check_call, [sys.executable, "-c", FILLS], id="of one below it"),
+    ],
+)
+def test_the_peak_memory_of_another_process_is_seen(function, argument):
+    _, peak = timing.in_child(function, argument)
+    assert 350 < peak < 500
+
+
+def test_what_a_process_takes_as_it_ends_is_not_in_its_peak():
+    _, peak = timing.in_child(exec, f"import atexit\natexit.register(lambda: {FILLS})")
+    assert peak < 150
+
+
+def test_the_memory_of_the_process_that_measures_is_not_in_the_peak():
+    held = bytearray(b"x") * (350 << 20)
+    _, peak = timing.in_child(len, "")
+    assert len(held) == 350 << 20
+    assert peak < 150
 
 
 def test_floating_point_operations_by_hand():

@@ -18,10 +18,9 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from valence_lib import building, jobs, records
+from valence_lib import building, jobs, records, registry
 from valence_lib.building import build_report, held_while_running
 from valence_lib.corpora import open_corpus
-from valence_lib.divisions import DESIGNS
 from valence_lib.errors import CorpusError, NotebookError, RunError, SettingsError
 from valence_lib.files import digest_of, digest_of_files, write_json
 from valence_lib.jobs import Job, Request, default_name, load_best, project_root
@@ -35,7 +34,6 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"preset": "sede"}, "no preset 'sede'. Did you mean 'seed'"),
         ({"name": "../elsewhere"}, "cannot name a folder under reports/"),
         ({"name": ".hidden"}, "cannot name a folder"),
         ({"seeds": 0}, "SEEDS=0"),
@@ -47,27 +45,6 @@ ROOT = Path(__file__).parent.parent
 def test_a_request_that_cannot_be_met_is_refused(changes, message):
     with pytest.raises(SettingsError, match=re.escape(message)):
         Request(**changes)
-
-
-def test_runs_are_every_model_and_seed_of_the_preset_and_of_raw_decibels():
-    runs = Request(seed=5, seeds=2).runs()
-    # The course report's three, with both presets and seeds; the baselines leave nothing to chance.
-    assert len(runs) == 2 * 3 * 2 + 2
-    assert {"Ridge-default-5", "SVR-default-5"} < set(runs)
-    assert {run["preset"] for run in runs.values()} == {"default", "seed"}
-    assert {run["seed"] for run in runs.values()} == {5, 6}
-    assert runs["CNN-seed-6"] == {"model": "CNN", "preset": "seed", "seed": 6}
-    assert len(Request(preset="seed", seeds=2).runs()) == 3 * 2 + 2
-
-
-def test_best_adds_our_models_and_what_standardises_by_speaker_where_speakers_are_named():
-    added = Request(preset="best", seeds=2).runs().keys() - Request(seeds=2).runs().keys()
-    assert {"Blend-best-0", "Blend-best-1", "Blend-best-speaker-1", "Blend-best-no-masks-0"} <= added
-    # Once each: the ledger; and members have no runs of their own.
-    assert not [name for name in added if name == "Blend-best-no-masks-1" or name.startswith("VoiceSVR")]
-    unnamed = Request(preset="best", names_speakers=False).runs()
-    assert "Blend-best-0" in unnamed
-    assert not [name for name in unnamed if "speaker" in name]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +122,7 @@ def test_a_request_says_what_its_results_depend_on(snakemake, tmp_path, manifest
     assert list(first["jobs"]) == [
         "preprocess",
         *first["runs"],
-        *(f"leakage-{design}" for design in DESIGNS),
+        "leakage",
         "compare",
         "error_analysis",
         "report",
@@ -158,18 +135,32 @@ def test_a_request_says_what_its_results_depend_on(snakemake, tmp_path, manifest
     assert preprocess["parameters"]["corpus"] == "../reports/one/corpus"
     assert (tmp_path / "reports" / "one" / "corpus" / "labels.csv").samefile(manifest_folder / "labels.csv")
     experiment = first["jobs"]["CNN-seed-0"]["made_of"]
-    assert experiment["values"] == {"settings": [training_settings("CNN", "seed", 0).to_mapping()]}
+    assert experiment["values"] == {"settings": training_settings("CNN", "seed", 0).to_mapping()}
     assert experiment["parameters"]["device"] == "auto"  # the notebook's own default, resolved
     assert build() == first
     with (manifest_folder / "labels.csv").open("a") as table:
         table.write("\n")
     assert changed_jobs(first, build()) == {"preprocess"}
-    assert changed_jobs(first, build(epochs=3)) == {"preprocess", *first["runs"], *METERS}
+    assert changed_jobs(first, build(epochs=3)) == {"preprocess", *first["runs"]}
     assert len(snakemake) == 4
     assert snakemake[0][snakemake[0].index("--cores") + 1] == "2"
 
 
-METERS = {f"leakage-{design}" for design in DESIGNS}
+def test_what_is_left_out_is_said_before_anything_runs(snakemake, manifest_folder, monkeypatch, capsys):
+    request = Request(corpus=str(manifest_folder), name="one")
+    monkeypatch.setattr(registry, "find_spec", lambda name: object())
+    assert build_report(request, jobs=1) == 0
+    assert "Left out" not in capsys.readouterr().out
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
+    assert build_report(request, jobs=1) == 0
+    said = capsys.readouterr().out
+    expected = (
+        "Left out, since what they need is not installed: GaussianProcess, which needs resemblyzer "
+        "(`make encoder`)."
+    )
+    assert said.splitlines()[0] == expected
+
+
 BEST = {"model": "CNN", "changes": {"learning_rate": 0.01, "standardise": "clip"}, "clips": "", "trials": 20}
 
 
@@ -181,9 +172,9 @@ def test_what_a_sweep_found_best_is_one_row_more(snakemake, tmp_path, manifest_f
     before, now = made_of(), made_of(best=BEST)
     assert now.keys() - before.keys() == {"CNN-tuned-0", "CNN-tuned-1"}
     # No other training is touched, and the tuned one only by what is trained.
-    assert {name for name in before if now[name] != before[name]} == {*METERS, "compare"}
+    assert {name for name in before if now[name] != before[name]} == {"leakage", "compare"}
     tuned = training_settings("CNN", "tuned", 1, learning_rate=0.01, standardise="clip")
-    assert now["CNN-tuned-1"]["values"] == {"settings": [tuned.to_mapping()]}
+    assert now["CNN-tuned-1"]["values"] == {"settings": tuned.to_mapping()}
     assert now["CNN-tuned-1"]["parameters"]["changes"] == BEST["changes"]
     assert now["compare"]["parameters"]["tuning"] == BEST
     longer = made_of(best=BEST | {"trials": 40})
@@ -206,11 +197,6 @@ def test_the_best_of_no_sweep_or_of_one_on_other_clips_is_refused(tmp_path, monk
     best = BEST | {"clips": digest_of(folder / "preprocess" / "clips.csv")}
     (folder / "sweep" / "best.json").write_text(json.dumps(best))
     assert load_best("one") == best
-
-
-def test_the_tuned_preset_is_asked_for_by_its_own_name():
-    with pytest.raises(SettingsError, match=r"PRESET='tuned' .* expected TUNED=yes"):
-        Request(preset="tuned")
 
 
 def test_a_sweep_is_preprocessing_and_its_workers(snakemake, tmp_path, manifest_folder, capsys):
@@ -497,7 +483,7 @@ def test_a_job_is_done_once_and_found_again(project):
     assert ended == "executed"
     assert (folder / "made.txt").read_text() == "held 3"  # later builds wait for a notebook that runs
     assert {"job": "x", "cell": 3, "cells": 3} in told
-    assert {"job": "x", "epoch": 3, "epochs": 20} in told
+    assert {"job": "x", "step": "epoch 3/20"} in told
     assert "held 3" in (folder / "logs" / "x.log").read_text()
     first = (folder / "x.ipynb").read_bytes()
     record = records.load_record(folder / "provenance" / "x.json")

@@ -86,16 +86,6 @@ def test_a_few_uncertain_speakers_against_many_have_welchs_interval():
     assert found["high"] + found["low"] == pytest.approx(welch.high + welch.low)
 
 
-def test_no_difference_is_a_tie_most_of_the_time():
-    verdicts = [
-        score_differences(clips(speakers=20, each=10, seed=seed), "sex")
-        .query("metric == 'mse'")["verdict"]
-        .item()
-        for seed in range(40)
-    ]
-    assert verdicts.count("tie") >= 34
-
-
 def test_more_than_two_groups_stand_against_the_rest():
     table = clips()
     found = score_differences(table, "emotion")
@@ -158,12 +148,9 @@ def test_quartiles_of_few_values(values, names):
 
 def test_quartiles_give_the_groups_their_order():
     table = clips().assign(seconds=RNG.uniform(1, 20, 360))
-    found = score_differences(table.assign(bin=quartiles(table["seconds"], "s")), "bin")
-    first_edges = [
-        0.0 if g.startswith("up") else float(g.split()[g.startswith("above")])
-        for g in found["group"].unique()
-    ]
-    assert first_edges == sorted(first_edges) and len(first_edges) == 4
+    quarters = quartiles(table["seconds"], "s")
+    found = score_differences(table.assign(bin=quarters), "bin")
+    assert list(found["group"].unique()) == list(quarters.categories)
 
 
 def test_raters_disagree_by_their_standard_deviation():

@@ -133,28 +133,10 @@ def test_speakers_with_unlike_numbers_of_clips_tell_less_than_as_many_with_like_
     assert Resampling(["A", "A"]).n_effective == 2
 
 
-def test_an_interval_has_ends_also_where_one_speaker_has_nearly_all_clips():
-    truth, prediction, _ = _clustered(0)
-    speaker = np.repeat(list("ABC"), [116, 2, 2])
-    for low, high in score(truth, [prediction], Resampling(speaker))["intervals"].values():
-        assert np.isfinite([low, high]).all()
-
-
-@pytest.mark.parametrize("metric", ["mse", "mae", "ccc"])
-def test_drawing_whole_speakers_widens_intervals_where_their_clips_err_alike(metric):
-    truth, prediction, speaker = _clustered(2)
-    by_speaker, by_clip = (
-        np.ptp(score(truth, [prediction], Resampling(groups))["intervals"][metric])
-        for groups in (speaker, np.arange(truth.size))
-    )
-    assert by_speaker > 1.3 * by_clip
-
-
 def test_resampling_is_by_its_seed():
     groups = np.arange(30)
     assert np.array_equal(Resampling(groups).weights, Resampling(groups).weights)
     assert not np.array_equal(Resampling(groups).weights, Resampling(groups, seed=1).weights)
-    assert Resampling(groups).weights.shape == (2000, 30)
 
 
 @every_metric
@@ -237,15 +219,6 @@ def test_identical_predictions_tie_with_no_difference(metric):
     assert (same.difference, same.low, same.high, same.p, same.verdict) == (0.0, 0.0, 0.0, 1.0, "tie")
 
 
-@every_order
-def test_like_predictions_tie(metric):
-    truth, _, _, resampling = _good_and_bad()
-    noise = np.random.default_rng(4).normal(0, 0.5, truth.size)
-    found = compare(metric, truth, [truth + noise], [truth - noise], resampling)
-    assert found.verdict == "tie"
-    assert found.low < 0 < found.high
-
-
 def test_pairing_finds_what_separate_intervals_cannot():
     # A small steady gain on every clip is sure, though both scores' own intervals overlap widely.
     truth, _, bad, resampling = _good_and_bad()
@@ -279,19 +252,14 @@ def test_p_is_students():
 
 
 def test_verdicts_are_corrected_as_holm_does():
-    made = [Comparison(-0.1, -0.2, 0.0, p, p, "better") for p in (0.04, 0.01, 0.02, 0.5)]
+    made = [Comparison(-0.1, -0.2, 0.0, p, p, "better") for p in (0.03, 0.01, 0.031, 0.5)]
     after = corrected("mse", made)
-    # Sorted: 0.01 * 4, 0.02 * 3, then 0.04 * 2 and 0.5 * 1, none below the one before.
-    assert [one.p_holm for one in after] == pytest.approx([0.08, 0.04, 0.06, 0.5])
+    # Sorted: 0.01 * 4, 0.03 * 3, then 0.031 * 2, which counts for no less than the one before, and 0.5 * 1.
+    assert [one.p_holm for one in after] == pytest.approx([0.09, 0.04, 0.09, 0.5])
     assert [one.verdict for one in after] == ["tie", "better", "tie", "tie"]
     assert [one.verdict for one in corrected("ccc", made)] == ["tie", "worse", "tie", "tie"]
-    assert [one.p for one in after] == [0.04, 0.01, 0.02, 0.5]
+    assert [one.p for one in after] == [0.03, 0.01, 0.031, 0.5]
     assert corrected("mse", []) == []
-
-
-def test_no_comparison_counts_for_less_than_the_one_before():
-    made = [Comparison(-0.1, -0.2, 0.0, p, p, "better") for p in (0.03, 0.031)]
-    assert [one.p_holm for one in corrected("mse", made)] == [0.06, 0.06]
 
 
 @pytest.mark.parametrize(
@@ -327,21 +295,6 @@ def test_errors_by_group():
     assert 0 < chance <= 1
 
 
-def test_five_clips_are_a_group_and_four_are_none():
-    predictions = _noisy(0, sizes={"A": 5, "B": 4, "C": 6})
-    found, _ = errors_by_group(predictions, "speaker")
-    assert dict(zip(found["group"], found["n"], strict=True)) == {"A": 5, "C": 6}
-
-
-def test_errors_by_group_of_nothing_is_an_empty_table():
-    predictions = pd.DataFrame(
-        {"id": ["a"], "speaker": ["A"], "sex": [""], "truth": [1.0], "prediction": [2.0]}
-    )
-    found, chance = errors_by_group(predictions, "sex")
-    assert (len(found), list(found)) == (0, ["group", "n", "mse", "low", "high", "bias"])
-    assert chance == 1.0
-
-
 def _noisy(seed, sizes):
     """Groups of the asked sizes whose errors all come from one distribution."""
     generator = np.random.default_rng(seed)
@@ -366,6 +319,7 @@ def test_one_clearly_worse_group_is_found_with_the_smallest_probability_there_is
     found, chance = errors_by_group(predictions, "speaker")
     assert found.loc[0, "group"] == "D"
     assert chance == 0.001  # no permutation of 999 comes near
+    assert type(chance) is float  # as JSON takes it
 
 
 def test_the_chance_is_that_of_the_exhaustive_test():
@@ -384,19 +338,12 @@ def test_the_chance_is_that_of_the_exhaustive_test():
     assert found == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 999))
 
 
-def test_one_group_alone_differs_from_nothing():
+def test_one_group_alone_differs_from_nothing_and_none_is_an_empty_table():
+    found, chance = errors_by_group(_noisy(0, {"A": 30}).assign(sex=""), "sex")
+    assert (len(found), list(found), chance) == (0, ["group", "n", "mse", "low", "high", "bias"], 1.0)
     found, chance = errors_by_group(_noisy(0, {"A": 30}), "speaker")
     assert (len(found), chance) == (1, 1.0)
     assert errors_by_group(_noisy(0, {"A": 30, "B": 4}), "speaker")[1] == 1.0
-
-
-def test_the_chance_is_the_same_every_time():
-    predictions = _noisy(5, {"A": 20, "B": 10, "C": 15})
-    table, chance = errors_by_group(predictions, "speaker")
-    again, same = errors_by_group(predictions.copy(), "speaker")
-    pd.testing.assert_frame_equal(table, again)
-    assert chance == same
-    assert type(chance) is float  # as JSON takes it
 
 
 def test_errors_at_extremes():

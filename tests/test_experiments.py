@@ -1,36 +1,42 @@
-"""Experiments: folds, members and refits are the trainings that they say they are, and no test label reaches a weight."""
+"""Experiments: folds are the trainings that they say they are, and no test label reaches a weight."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from toy import FEATURES, Tones, make_clips, make_material
 
 from valence_lib.errors import SettingsError
 from valence_lib.experiments import predict_held_out, run_experiment
-from valence_lib.protocols import OUT_OF_FOLD, VALIDATED, divide
+from valence_lib.fitting import fit, fitted
+from valence_lib.fitting import predict as predict_by
+from valence_lib.protocols import OUT_OF_FOLD, divide
 from valence_lib.registry import training_settings
-from valence_lib.runs import Blend, Run, load_run
+from valence_lib.runs import Ensemble, Run, load_run
 from valence_lib.store import store_streams
-from valence_lib.training import train
+from valence_lib.training import Material, train
 
 CPU = torch.device("cpu")
 N_FOLDS = 3
-BLEND = {"members": "SVR+LSTM2", "epochs": 2}
-NETWORK = {"epochs": 3, "averaged_epochs": 2, "side_weight": 0.5, "refit": True, "streams": "voice+fine_mel"}
+NETWORK = ("LSTM2", {"epochs": 2, "streams": ["pitch", "log_mel"]})
+PROCESS = ("GaussianProcess", {"streams": ["voice_statistics", "log_mel_statistics"]})
+EXPERIMENTS = [
+    NETWORK,
+    ("CNN", {"epochs": 2, "preset": "speaker"}),
+    PROCESS,
+    ("Ridge", {"preset": "speaker"}),
+]
+every_experiment = pytest.mark.parametrize(
+    ("model", "changes"), EXPERIMENTS, ids=["network", "network by speaker", "fitted", "fitted by speaker"]
+)
 
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
-    """The toy corpus, with labels for side tasks and some clips without a rating."""
+    """The toy corpus, of which some clips have no rating."""
     folder = tmp_path_factory.mktemp("features")
     clips = make_clips(folder)
-    store_streams(folder, Tones(), clips, ["voice", "fine_mel"], FEATURES, progress=False)
-    generator = np.random.default_rng(0)
-    labels = {
-        "arousal": generator.uniform(1, 5, len(clips)).round(1).astype(str),
-        "emotion": generator.choice(["joy", "anger", "fear"], len(clips)),
-    }
-    clips = clips.assign(**labels)
+    store_streams(folder, Tones(), clips, ["pitch", "voice_statistics"], FEATURES, 1, progress=False)
     clips.loc[[5, 41], "valence"] = np.nan
     return make_material(folder, clips)
 
@@ -50,11 +56,12 @@ def _run(material, divisions, folder, model, **changes):
     return run_experiment(material, divisions, folder, CPU, model, preset, 0, progress=False, **changes)
 
 
-@pytest.fixture(scope="module")
-def blended(material, folds, tmp_path_factory):
-    """A cross-validation of a blend of two: its folder and its history."""
-    folder = tmp_path_factory.mktemp("blend")
-    return folder, _run(material, folds, folder, "Blend", **BLEND)
+@pytest.fixture(scope="module", params=[NETWORK, PROCESS], ids=["network", "fitted"])
+def validated(request, material, folds, tmp_path_factory):
+    """A cross-validation: its model, changes of its settings, its folder and its history."""
+    model, changes = request.param
+    folder = tmp_path_factory.mktemp(model)
+    return model, changes, folder, _run(material, folds, folder, model, **changes)
 
 
 def _weights(folder):
@@ -63,52 +70,64 @@ def _weights(folder):
     }
 
 
-def _hear(material, run, rows):
+def _predict(material, run, rows):
     """What a run predicts for some rows, read from the store."""
-
-    class Some:
-        def of(self, names):
-            return [material.store.of(names)[int(row)] for row in rows]
-
-    return run.hear(Some(), material.clips["speaker"].iloc[rows].tolist())
+    return predict_by(run, material, np.asarray(rows))
 
 
 # Where the trainings are
 
 
-def test_a_blend_in_a_cross_validation_is_one_training_a_fold_and_member(blended, folds):
-    folder, history = blended
-    places = {f"{fold}/{member}" for fold in folds for member in ("SVR", "LSTM2")}
-    validated = {f"{fold}/SVR/{VALIDATED}" for fold in folds}  # whose recipe refits
-    assert {path.rsplit("/", 1)[0] for path in _weights(folder)} == places | validated
-    found = history.groupby(["fold", "member"]).size().to_dict()
-    assert found == {(fold, member): n for fold in folds for member, n in (("SVR", 1), ("LSTM2", 2))}
+def test_a_cross_validation_is_one_training_a_fold(validated, folds, material):
+    model, changes, folder, history = validated
+    assert set(_weights(folder)) == {f"{fold}/best.safetensors" for fold in folds}
+    epochs = changes.get("epochs", 1)
+    assert history["fold"].tolist() == [fold for fold in folds for _ in range(epochs)]
+    assert list(history)[:4] == ["epoch", "learning_rate", "training_mse", "validation_mse"]
     run = load_run(folder)
-    assert isinstance(run, Blend)
+    assert isinstance(run, Ensemble)
     assert len(run.members) == N_FOLDS
-    assert all(isinstance(fold, Blend) and len(fold.members) == 2 for fold in run.members)
+    for fold, member in zip(folds, run.members, strict=True):
+        own = Run.load(folder / fold)
+        assert own.training == member.training == training_settings(model, "default", 0, **changes)
 
 
-def test_what_is_finished_is_not_done_again(material, folds, blended, fingerprint):
-    folder, history = blended
+def test_what_is_finished_is_not_done_again(material, folds, validated, fingerprint):
+    model, changes, folder, history = validated
     before = {name: entry for name, entry in fingerprint(folder).items() if "safetensors" in name}
-    again = _run(material, folds, folder, "Blend", **BLEND)
+    again = _run(material, folds, folder, model, **changes)
     after = fingerprint(folder)
     assert {name: after[name] for name in before} == before
-    assert again.drop(columns="validation_mse").equals(history.drop(columns="validation_mse"))
+    pd.testing.assert_frame_equal(again, history)
 
 
-def test_a_model_alone_is_trained_in_the_runs_own_folder(material, holdout, tmp_path):
-    _run(material, holdout, tmp_path, "SVR")
-    assert set(_weights(tmp_path)) == {"best.safetensors", f"{VALIDATED}/best.safetensors"}
-    assert isinstance(load_run(tmp_path), Run)
+def test_each_fold_is_the_training_on_its_parts(material, folds, validated, tmp_path):
+    model, changes, folder, _ = validated
+    settings = training_settings(model, "default", 0, **changes)
+    for fold, parts in folds.items():
+        divided = material.divided(parts)
+        if model == "GaussianProcess":
+            fit(divided, settings, tmp_path / fold, progress=False)
+        else:
+            train(divided, settings, tmp_path / fold, CPU, progress=False)
+    assert _weights(tmp_path) == _weights(folder)
+
+
+def test_the_names_of_folds_are_printed(material, folds, holdout, tmp_path, capsys):
+    given = (material, folds, tmp_path / "cv", CPU, "Ridge", "default", 0)
+    run_experiment(*given)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::2] == list(folds)
+    assert all(line.startswith("fitted   training MSE ") for line in lines[1::2])
+    assert len(lines) == 2 * N_FOLDS
 
 
 # Predictions
 
 
-def test_each_rated_clip_is_predicted_once_by_what_did_not_hear_it(material, folds, blended):
-    held_out = predict_held_out(material, folds, blended[0])
+def test_each_rated_clip_is_predicted_once_by_the_fold_that_tests_it(material, folds, validated):
+    folder = validated[2]
+    held_out = predict_held_out(material, folds, folder)
     columns = ["id", "part", "fold", "speaker", "duration_seconds", "truth", "prediction"]
     assert list(held_out) == columns
     assert held_out["prediction"].notna().all()
@@ -122,147 +141,87 @@ def test_each_rated_clip_is_predicted_once_by_what_did_not_hear_it(material, fol
         of_fold = tested[tested["fold"] == fold.removeprefix("fold-")]
         rows = np.flatnonzero(parts == "test")
         assert of_fold["id"].tolist() == material.clips["id"].iloc[rows].tolist()
-        expected = _hear(material, load_run(blended[0] / fold), rows)
+        expected = _predict(material, load_run(folder / fold), rows)
         np.testing.assert_allclose(of_fold["prediction"], expected, atol=1e-5)
 
 
-def test_validation_clips_are_predicted_by_the_training_without_them(material, folds, blended):
-    held_out = predict_held_out(material, folds, blended[0])
-    validated = held_out[held_out["part"] == "validation"]
+def test_validation_clips_are_predicted_by_a_training_without_them(material, folds, validated):
+    model, changes, folder, _ = validated
+    held_out = predict_held_out(material, folds, folder)
+    of_validation = held_out[held_out["part"] == "validation"]
+    settings = training_settings(model, "default", 0, **changes)
     for fold, parts in folds.items():
         rows = np.flatnonzero(parts == "validation")
-        members = [Run.load(blended[0] / fold / name) for name in (f"SVR/{VALIDATED}", "LSTM2")]
-        expected = np.mean([_hear(material, run, rows) for run in members], axis=0)
-        of_fold = validated[validated["fold"] == fold.removeprefix("fold-")]
-        np.testing.assert_allclose(of_fold["prediction"], expected, atol=1e-5)
-    only_tested = predict_held_out(material, folds, blended[0], validated=False)
-    assert set(only_tested["part"]) == {OUT_OF_FOLD, "unlabelled"}
+        run = Run.load(folder / fold)
+        if model == "GaussianProcess":
+            run = fitted(material, settings, np.flatnonzero(parts == "train"), np.arange(80))
+        of_fold = of_validation[of_validation["fold"] == fold.removeprefix("fold-")]
+        assert of_fold["id"].tolist() == material.clips["id"].iloc[rows].tolist()
+        np.testing.assert_allclose(of_fold["prediction"], _predict(material, run, rows), atol=1e-5)
 
 
-def test_an_unlabelled_clip_has_the_mean_of_all_folds(material, folds, blended):
-    held_out = predict_held_out(material, folds, blended[0])
+def test_an_unlabelled_clip_has_the_mean_of_all_folds(material, folds, validated):
+    held_out = predict_held_out(material, folds, validated[2])
     found = held_out[held_out["part"] == "unlabelled"]
     assert found["id"].tolist() == material.clips["id"].iloc[[5, 41]].tolist()
     assert (found["fold"] == "").all()
     assert found["truth"].isna().all()
-    expected = _hear(material, load_run(blended[0]), np.array([5, 41]))
+    folds_alone = [_predict(material, Run.load(validated[2] / fold), [5, 41]) for fold in folds]
+    expected = _predict(material, load_run(validated[2]), [5, 41])
+    np.testing.assert_allclose(expected, np.mean(folds_alone, axis=0), atol=1e-6)
+    # Beside the clips that each fold tests, by whose batches the last digits of a network depend.
     np.testing.assert_allclose(found["prediction"], expected, atol=1e-5)
 
 
-def test_a_holdout_keeps_the_names_of_its_parts(material, holdout, tmp_path):
-    _run(material, holdout, tmp_path, "SVR")
+@every_experiment
+def test_a_holdout_is_one_training_and_keeps_the_names_of_its_parts(
+    material, holdout, tmp_path, model, changes
+):
+    history = _run(material, holdout, tmp_path, model, **changes)
+    assert set(_weights(tmp_path)) == {"best.safetensors"}
+    assert set(history["fold"]) == {""}
+    assert (tmp_path / "validation.csv").is_file() == ("epochs" not in changes)
     held_out = predict_held_out(material, holdout, tmp_path)
-    sizes = {part: int((holdout[""] == part).sum()) for part in ("test", "validation", "unlabelled")}
+    parts = holdout[""]
+    sizes = {part: int((parts == part).sum()) for part in ("test", "validation", "unlabelled")}
     assert held_out["part"].value_counts().to_dict() == sizes
     assert (held_out["fold"] == "").all()
-    rows = np.flatnonzero(np.isin(holdout[""], ["test", "unlabelled"]))
-    expected = dict(
-        zip(material.clips["id"].iloc[rows], _hear(material, load_run(tmp_path), rows), strict=True)
-    )
+    rows = np.flatnonzero(np.isin(parts, ["test", "unlabelled"]))
+    predicted = _predict(material, load_run(tmp_path), rows)
+    expected = dict(zip(material.clips["id"].iloc[rows], predicted, strict=True))
     tested = held_out[held_out["part"] != "validation"].set_index("id")["prediction"]
     np.testing.assert_allclose(tested, [expected[name] for name in tested.index], atol=1e-5)
-
-
-# Refitting
-
-
-@pytest.mark.parametrize(("model", "changes"), [("SVR", {}), ("AttentionLSTM", NETWORK)])
-def test_a_refit_is_the_training_on_both_parts(material, holdout, tmp_path, model, changes):
-    _run(material, holdout, tmp_path / "run", model, **changes)
-    settings = training_settings(model, "default", 0, **changes)
-    parts = holdout[""]
-    both = material.divided(np.where(parts == "validation", "train", parts))
-    train(both, settings, tmp_path / "both", CPU, progress=False)
-    train(material.divided(parts), settings, tmp_path / "without", CPU, progress=False)
-    weights = {
-        name: (tmp_path / name / "best.safetensors").read_bytes() for name in ("run", "both", "without")
-    }
-    assert weights["run"] == weights["both"] != weights["without"]
-    assert (tmp_path / "run" / VALIDATED / "best.safetensors").read_bytes() == weights["without"]
-
-    # Its standardiser is that of all clips of both parts.
-    heard = material.store.of(settings.streams)
-    rows = np.flatnonzero(np.isin(parts, ["train", "validation"]))
-    frames = np.concatenate([heard[int(row)] for row in rows]).astype(np.float64)
-    run = Run.load(tmp_path / "run")
-    np.testing.assert_allclose(run.standardiser.mean[0], frames.mean(0), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(run.standardiser.deviation[0], frames.std(0), rtol=1e-3, atol=1e-2)
-
-
-def test_without_validated_only_the_refit_is_trained(material, holdout, tmp_path):
-    _run(material, holdout, tmp_path, "SVR", validated=False)
-    assert set(_weights(tmp_path)) == {"best.safetensors"}
-    assert set(predict_held_out(material, holdout, tmp_path, validated=False)["part"]) == {
-        "test",
-        "unlabelled",
-    }
 
 
 # Labels that must not matter
 
 
-EXPERIMENTS = [
-    ("AttentionLSTM", NETWORK),
-    ("AttentionLSTM", NETWORK | {"refit": False, "averaged_epochs": 0, "preset": "speaker"}),
-    ("SVR", {}),
-    (
-        "Blend",
-        {"members": "SVR+AttentionLSTM", "epochs": 2},
-    ),  # with side tasks, averages and refits, by their recipes,
-]
-
-
 def _poisoned(material, rows):
     """The same clips, of which some have nonsense for labels."""
     clips = material.clips.copy()
-    generator = np.random.default_rng(1)
-    clips.loc[rows, "valence"] = generator.uniform(-1000, 1000, len(rows))
-    clips.loc[rows, "arousal"] = generator.uniform(-1000, 1000, len(rows)).astype(str)
-    clips.loc[rows, "emotion"] = [f"nonsense {number}" for number in range(len(rows))]
-    return type(material)(material.store, clips)
+    clips.loc[rows, "valence"] = np.random.default_rng(1).uniform(-1000, 1000, len(rows))
+    return Material(material.store, clips)
 
 
-@pytest.mark.parametrize(("model", "changes"), EXPERIMENTS, ids=["averaged", "best epoch", "SVR", "blend"])
+@every_experiment
 def test_poisoned_test_labels_change_no_byte_of_any_fold(material, folds, tmp_path, model, changes):
     _run(material, folds, tmp_path / "clean", model, **changes)
     clean = _weights(tmp_path / "clean")
-    n_members = len(changes.get("members", model).split("+"))
-    assert len(clean) == N_FOLDS * n_members * (2 if changes.get("refit", True) else 1)
+    assert len(clean) == N_FOLDS
     for fold, parts in folds.items():
         poisoned = _poisoned(material, np.flatnonzero(parts == "test"))
         assert poisoned.digest() != material.digest()
         _run(poisoned, {fold: parts}, tmp_path / "poisoned", model, **changes)
+        for name in ("history.csv", "validation.csv") if "epochs" not in changes else ("history.csv",):
+            found, expected = (tmp_path / kind / fold / name for kind in ("poisoned", "clean"))
+            assert found.read_bytes() == expected.read_bytes()
     assert _weights(tmp_path / "poisoned") == clean
-
-
-def test_poisoned_training_labels_do_change_them(material, holdout, tmp_path):
-    poisoned = _poisoned(material, np.flatnonzero(holdout[""] == "train")[:3])
-    for name, given in (("clean", material), ("poisoned", poisoned)):
-        _run(given, holdout, tmp_path / name, "SVR")
-    clean, other = _weights(tmp_path / "clean"), _weights(tmp_path / "poisoned")
-    assert all(clean[name] != other[name] for name in clean)
-
-
-@pytest.mark.parametrize(("model", "changes"), [EXPERIMENTS[0], EXPERIMENTS[2]], ids=["averaged", "SVR"])
-def test_poisoned_validation_labels_reach_the_refit_alone(material, holdout, tmp_path, model, changes):
-    poisoned = _poisoned(material, np.flatnonzero(holdout[""] == "validation"))
-    for name, given in (("clean", material), ("poisoned", poisoned)):
-        _run(given, holdout, tmp_path / name, model, **changes)
-    clean, other = _weights(tmp_path / "clean"), _weights(tmp_path / "poisoned")
-    judged = f"{VALIDATED}/best.safetensors"
-    assert clean[judged] == other[judged]
-    assert clean["best.safetensors"] != other["best.safetensors"]
 
 
 # Names
 
 
-def test_an_unknown_member_is_told_the_nearest(material, holdout, tmp_path):
-    with pytest.raises(SettingsError, match=r"There is no model 'LSTM3'\. Did you mean 'LSTM"):
-        _run(material, holdout, tmp_path, "Blend", members="SVR+LSTM3")
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(material, holdout, tmp_path):
+    with pytest.raises(SettingsError, match="but SVR takes one row a clip"):
+        _run(material, holdout, tmp_path, "SVR", streams=["pitch"])
     assert not list(tmp_path.iterdir())
-
-
-def test_side_tasks_need_a_model_that_reads(material, holdout, tmp_path):
-    with pytest.raises(SettingsError, match=r"side_weight=0\.5 was given, but CNN has no method 'read'"):
-        _run(material, holdout, tmp_path, "CNN", side_weight=0.5, epochs=1)

@@ -45,7 +45,7 @@ def shown(monkeypatch):
     return outputs
 
 
-def test_a_clip_is_heard_and_seen_beside_its_raters(run, shown):
+def test_a_clip_is_played_and_shown_beside_its_raters(run, shown):
     demo = open_corpus("demo")
     exploring.show_clip(demo, demo.ids[3], run)
     assert len(shown) == 4

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from valence_lib.corpora import open_corpus
-from valence_lib.features import log_mels
+from valence_lib.features import log_mel
 from valence_lib.near_duplicates import SIMILAR, near_duplicates, waveform_similarity
 from valence_lib.perturbing import add_noise, change_level, code_as_mp3
 from valence_lib.settings import FeatureSettings
@@ -28,7 +28,7 @@ def pairs(waveforms, ids=None):
         return waveforms[position]
 
     names = ids or [str(number) for number in range(len(waveforms))]
-    return near_duplicates(list(log_mels(waveforms, SETTINGS)), names, read), heard
+    return near_duplicates([log_mel(waveform, SETTINGS) for waveform in waveforms], names, read), heard
 
 
 @pytest.fixture(scope="module")

@@ -16,18 +16,19 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_job_tells_its_cells_and_epochs_and_keeps_a_log(tmp_path):
+def test_a_job_tells_its_cells_epochs_and_fits_and_keeps_a_log(tmp_path):
     job = JobProgress(tmp_path / "logs", "CNN-default-0")
     job.tell(begins=True)
     job.cell_begins(2, 9)
     job.said("epoch   1/20   training MSE 1.0\nepoch   2/20   training MSE 0.9\n")
-    job.said("no such line\n")
+    job.said("fit  7/30   sentence\nno such line\n")
     job.tell(ended="executed")
     told = [json.loads(line) for line in (tmp_path / "logs" / PROGRESS_FILE).read_text().splitlines()]
     assert [{k: v for k, v in line.items() if k != "job"} for line in told] == [
         {"begins": True},
         {"cell": 2, "cells": 9},
-        {"epoch": 2, "epochs": 20},
+        {"step": "epoch 2/20"},
+        {"step": "fit 7/30"},
         {"ended": "executed"},
     ]
     assert {line["job"] for line in told} == {"CNN-default-0"}
@@ -73,7 +74,7 @@ def test_a_terminal_is_shown_what_runs(monkeypatch):
     progress = Progress(["a", "b", "c"], ["k", "k", "k"], 1, Terminal())
     progress.take({"job": "a", "begins": True}, 0)
     progress.take({"job": "a", "cell": 5, "cells": 9}, 1)
-    progress.take({"job": "a", "epoch": 7, "epochs": 20}, 2)
+    progress.take({"job": "a", "step": "epoch 7/20"}, 2)
     progress.show(2)
     assert progress._out.getvalue().endswith("\ra cell 5/9 epoch 7/20; 2 waiting".replace("\r", "\r\x1b[K"))
     progress.take({"job": "a", "ended": "executed"}, 100)

@@ -119,6 +119,13 @@ def test_the_environment_is_the_same_however_a_process_started():
     assert content["torch computes with"] == torch.backends.cpu.get_cpu_capability()
 
 
+def test_the_version_of_torch_names_its_build(monkeypatch):
+    # The metadata of PyPI's build with CUDA do not.
+    monkeypatch.setattr("torch.__version__", "2.13.0+cu130")
+    monkeypatch.setattr("valence_lib.provenance.version", lambda name: "2.13.0")
+    assert environment()["packages"]["torch"] == "2.13.0+cu130"
+
+
 def test_the_environment_says_which_way_of_computing_was_asked_for(monkeypatch):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert environment()["asked for"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"

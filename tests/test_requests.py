@@ -1,84 +1,129 @@
-"""What a report by cross-validation asks for: its folds, the designs of the leakage meter, and the streams of its clips."""
+"""What a report asks for: its rows, its folds, the leakage analysis, and the streams of its clips."""
 
 import re
 
 import pytest
 
-from valence_lib.divisions import DESIGNS
+from valence_lib import registry
 from valence_lib.errors import SettingsError
 from valence_lib.jobs import Request
 
 TUNED = {"model": "CNN", "changes": {"learning_rate": 0.01}, "clips": "", "trials": 20}
+NETWORKS = [f"{model}-{preset}" for preset in ("default", "seed") for model in ("LSTM1", "CNN", "LSTM2")]
+DEFAULT = [
+    *NETWORKS[:3],
+    *("Ridge-default", "SVR-default"),
+    *NETWORKS[3:],
+    *("GaussianProcess-default", "GaussianProcess-speaker"),
+]
+ADDED_BY_BEST = [
+    *("CNNLSTM-default", "EgemapsSVR-default", "EgemapsSVR-speaker"),
+    *(f"GaussianProcess-{name}" for name in ("without-voice", "without-encoder", "with-log-mel")),
+]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"protocol": "cvs"}, "no protocol 'cvs'. Did you mean 'cv'"),
-        ({"protocol": ""}, "Known: cv, holdout"),
-        (
-            {"protocol": "cv", "folds": 2},
-            "FOLDS=2 was given; expected 3 or more: one to test, one to validate",
-        ),
-        ({"folds": 0}, "FOLDS=0"),
-        ({"protocol": "cv", "best": TUNED}, "TUNED=yes was given with PROTOCOL=cv"),
-        ({"protocol": "cv", "best": TUNED}, "expected PROTOCOL=holdout"),
-    ],
-)
-def test_a_protocol_that_cannot_be_met_is_refused(changes, message):
-    with pytest.raises(SettingsError, match=re.escape(message)):
-        Request(**changes)
+@pytest.fixture(autouse=True)
+def absent(monkeypatch):
+    """The packages that seem not to be installed: none, until a test names some."""
+    names: set[str] = set()
+    monkeypatch.setattr(registry, "find_spec", lambda name: None if name in names else object())
+    return names
 
 
-def test_what_a_sweep_found_best_goes_with_a_holdout():
-    assert "CNN-tuned-0" in Request(best=TUNED).runs()
+def rows(request):
+    """Model and preset of every run, in their order."""
+    return list(dict.fromkeys(name.rpartition("-")[0] for name in request.runs()))
 
 
-def test_the_reports_own_folds_are_one_design_of_the_meter_where_they_are_by_speaker():
-    assert Request(protocol="cv").designs() == ["random", "sentence", "both"]
-    assert Request(protocol="cv", names_speakers=False).designs() == list(DESIGNS)
-    assert Request().designs() == Request(names_speakers=False).designs() == list(DESIGNS)
+@pytest.mark.parametrize("preset", ["default", "seed", "clip", "speaker"])
+def test_every_report_has_rows_of_our_model_and_of_raw_decibels(preset):
+    assert rows(Request()) == DEFAULT
+    found = rows(Request(preset=preset))
+    assert {"GaussianProcess-default", "GaussianProcess-speaker", *NETWORKS[3:]} <= set(found)
+    assert {f"{model}-{preset}" for model in ("LSTM1", "CNN", "LSTM2")} <= set(found)
+    # One row of numbers a clip is not standardised within the clip, nor are kernels fitted to raw decibels.
+    assert (f"SVR-{preset}" in found) == (preset in ("default", "speaker"))
+
+
+def test_best_adds_all_models_and_the_ablation_table_to_the_default_rows():
+    request = Request(preset="best", seed=5, seeds=2)
+    assert rows(request) == DEFAULT + ADDED_BY_BEST
+    assert request.runs()["CNN-seed-6"] == {"model": "CNN", "preset": "seed", "seed": 6}
+    # Only networks leave anything to chance.
+    of_networks = [name for name in request.runs() if not name.endswith("-5")]
+    assert of_networks == [f"{name}-6" for name in (*NETWORKS, "CNNLSTM-default")]
+    streams = request.jobs("")[0].parameters["streams"]
+    assert streams == ["egemaps", "log_mel_statistics", "speaker_encoder", "voice_statistics"]
+
+
+@pytest.mark.parametrize("preset", ["default", "speaker", "best"])
+def test_nothing_is_standardised_by_speaker_where_no_speaker_is_named(preset):
+    found = rows(Request(preset=preset, names_speakers=False))
+    assert not [name for name in found if name.endswith("speaker")]
+    # Something fitted in one step is there for the leakage analysis also without the encoder.
+    assert {"Ridge-default", "SVR-default", "GaussianProcess-default"} <= set(found)
+
+
+def test_an_encoder_adds_two_rows():
+    found = rows(Request(encoder="d1g3st", encoder_name="own"))
+    assert found == [*DEFAULT, "GaussianProcess-encoder", "GaussianProcess-encoder-speaker"]
+    unnamed = rows(Request(encoder="d1g3st", names_speakers=False))
+    assert unnamed[-1] == "GaussianProcess-encoder"
+    preprocess = Request(encoder="d1g3st", encoder_name="own", encoder_layer="3").jobs("")[0]
+    given = {name: preprocess.parameters[name] for name in ("encoder", "encoder_name", "encoder_layer")}
+    assert given == {"encoder": "d1g3st", "encoder_name": "own", "encoder_layer": "3"}
+    assert "encoder" in preprocess.parameters["streams"]
+
+
+def test_what_a_missing_package_is_needed_for_is_left_out_and_named(absent):
+    assert Request(preset="best").missing() == []
+    absent.add("resemblyzer")
+    assert rows(Request()) == DEFAULT[:-2]
+    assert Request().missing() == [
+        {"model": "GaussianProcess", "preset": preset, "package": "resemblyzer", "command": "make encoder"}
+        for preset in ("default", "speaker")
+    ]
+    absent.add("opensmile")
+    request = Request(preset="best")
+    assert rows(request) == [*DEFAULT[:-2], "CNNLSTM-default"]
+    assert {row["package"]: row["command"] for row in request.missing()} == {
+        "resemblyzer": "make encoder",
+        "opensmile": 'pip install "valence-lib[opensmile]"',
+    }
+    jobs = {job.name: job for job in request.jobs("")}
+    assert {"speaker_encoder", "egemaps"} & set(jobs["preprocess"].parameters["streams"]) == set()
+    assert jobs["report"].parameters["missing"] == request.missing()
+
+
+@pytest.mark.parametrize("preset", ["bset", "tuned", "without-voice", "encoder"])
+def test_a_wrong_preset_or_one_of_some_rows_alone_cannot_be_asked_for(preset):
+    nearest = {"bset": "Did you mean 'best'? "}.get(preset, "")
+    known = "Known: best, clip, default, seed, speaker"
+    with pytest.raises(SettingsError, match=re.escape(f"no preset '{preset}'. {nearest}{known}")):
+        Request(preset=preset)
 
 
 @pytest.mark.parametrize("names_speakers", [True, False])
-def test_each_design_is_a_job_and_what_is_compared(names_speakers):
-    request = Request(protocol="cv", folds=5, names_speakers=names_speakers)
+def test_the_leakage_analysis_is_one_job_between_the_runs_and_their_comparison(names_speakers):
+    request = Request(protocol="cv", folds=5, seed=3, names_speakers=names_speakers)
     jobs = {job.name: job for job in request.jobs("")}
-    meters = [job for name, job in jobs.items() if name.startswith("leakage-")]
-    assert [job.parameters["design"] for job in meters] == request.designs()
-    assert {job.parameters["folds"] for job in meters} == {5}
-    assert {tuple(job.parameters["runs"]) for job in meters} == {tuple(request.runs())}
-    assert len({job.main for job in meters}) == len(meters)
-    assert jobs["compare"].parameters["designs"] == request.designs()
-    # Each comes after the runs among which it chooses, and before what compares them.
-    names = list(jobs)
-    for job in meters:
-        assert max(map(names.index, request.runs())) < names.index(job.name) < names.index("compare")
-
-
-def test_preprocessing_is_told_how_to_divide():
-    preprocess = Request(protocol="cv", folds=5, seed=3).jobs("")[0]
-    asked = {name: preprocess.parameters[name] for name in ("protocol", "folds", "seed")}
+    runs = list(request.runs())
+    assert list(jobs) == ["preprocess", *runs, "leakage", "compare", "error_analysis", "report", "render"]
+    asked = {name: jobs["preprocess"].parameters[name] for name in ("protocol", "folds", "seed")}
     assert asked == {"protocol": "cv", "folds": 5, "seed": 3}
+    assert jobs["leakage"].parameters == {"report": "../reports/demo", "runs": runs, "folds": 5}
+    assert jobs["leakage"].main == "leakage/leakage.ipynb"
+    # It is done again where a model that it may choose changes, and not where a network does.
+    models = {name.rpartition(".")[2] for name in jobs["leakage"].modules if ".models." in name}
+    assert models == {"ridge", "svr", "gaussian_process"}
 
 
-@pytest.mark.parametrize("protocol", ["holdout", "cv"])
-def test_voices_are_heard_where_no_speakers_are_named(protocol):
-    named, unnamed = (
-        Request(protocol=protocol, names_speakers=names_speakers).jobs("")[0]
-        for names_speakers in (True, False)
-    )
-    assert "voice" not in named.parameters["streams"]
-    assert "valence_lib.voice" not in named.modules
-    assert "voice" in unnamed.parameters["streams"]
-    assert "valence_lib.voice" in unnamed.modules
-
-
-def test_what_the_best_models_hear_is_stored_once():
-    streams = Request(protocol="cv", preset="best").jobs("")[0].parameters["streams"]
-    assert {"voice", "fine_mel", "voice_statistics"} <= set(streams)
-    assert streams == sorted(set(streams))
-    assert "log_mel" not in streams  # which is always there
+def test_voices_are_described_where_no_speakers_are_named():
+    named, unnamed = (Request(names_speakers=names_speakers).jobs("")[0] for names_speakers in (True, False))
+    assert "pitch" not in named.parameters["streams"]
+    assert "valence_lib.pitch" not in named.modules
+    assert "pitch" in unnamed.parameters["streams"]
+    assert "valence_lib.pitch" in unnamed.modules
 
 
 def test_a_training_is_made_of_the_same_whatever_the_protocol():

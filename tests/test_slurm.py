@@ -179,7 +179,9 @@ JOBS = [
     "LSTM2-seed-0",
     "Ridge-default-0",
     "SVR-default-0",
-    *(f"leakage-{design}" for design in ("random", "speaker", "sentence", "both")),
+    "GaussianProcess-default-0",
+    "GaussianProcess-speaker-0",
+    "leakage",
     "compare",
     "error_analysis",
     "report",
@@ -235,7 +237,7 @@ class Project:
         found: dict[str, list[slurm_cluster.Job]] = {}
         for job in self.own(self.cluster.jobs()):
             name = re.sub(r"^rule_(experiment_wildcards_)?", "", job.comment)
-            found.setdefault(name.replace("leakage_wildcards_", "leakage-"), []).append(job)
+            found.setdefault(name, []).append(job)
         return found
 
     def wait_for(self, name: str, process: subprocess.Popen) -> slurm_cluster.Job:

@@ -1,7 +1,7 @@
 """The feature store gives what `log_mel` gives, computes nothing twice, and never serves half a file."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -54,18 +54,17 @@ def shards(folder: Path) -> list[Path]:
 
 
 def refuse_to_compute(monkeypatch: pytest.MonkeyPatch, after: int = 0) -> None:
-    """From now on `log_mels` fails, once it has computed `after` clips."""
+    """From now on `log_mel` fails, once it has computed `after` clips."""
     n_computed = 0
 
-    def failing(waveforms: Iterable[np.ndarray], settings: FeatureSettings) -> Iterator[np.ndarray]:
+    def failing(waveform: np.ndarray, settings: FeatureSettings) -> np.ndarray:
         nonlocal n_computed
-        for waveform in waveforms:
-            n_computed += 1
-            if n_computed > after:
-                raise RuntimeError("log_mels was called")
-            yield log_mel(waveform, settings)
+        n_computed += 1
+        if n_computed > after:
+            raise RuntimeError("log_mel was called")
+        return log_mel(waveform, settings)
 
-    monkeypatch.setattr(store_module, "log_mels", failing)
+    monkeypatch.setattr(store_module, "log_mel", failing)
 
 
 # Content
@@ -326,7 +325,7 @@ def test_a_build_that_fails_half_way_leaves_whole_shards_alone(
 ):
     with monkeypatch.context() as patch:
         refuse_to_compute(patch, after=3)
-        with pytest.raises(RuntimeError, match="log_mels was called"):
+        with pytest.raises(RuntimeError, match="log_mel was called"):
             build(folder, corpus)
     assert len(shards(folder)) == 1  # the first shard's two clips; the second broke off at its second
     store = build(folder, corpus)

@@ -72,17 +72,12 @@ def test_table_1_holds_lstm2_below_the_mean_predictor_on_both_parts():
     assert list(table["Clips"]) == ["1,234 validation"] * 3 + ["1,234 test"] * 3
 
 
-@pytest.mark.parametrize(("made", "part"), [(tables.table_2, "validation"), (tables.tested_table, "test")])
-def test_tables_of_one_part_hold_every_model(made, part):
+@pytest.mark.parametrize("made", [tables.table_2, tables.tested_table])
+def test_tables_of_one_part_hold_every_model(made):
     table = made(RESULTS)
     assert "Clips" not in table  # all the same
-    assert [row["part"] for row in RESULTS["rows"]].count(part) == len(table)
-    assert list(table["Model, preset"]) == [
-        tables.MEAN_TITLE,
-        "LSTM1, default",
-        "LSTM2, default",
-        "LSTM2, seed †",
-    ]
+    models = [tables.MEAN_TITLE, "LSTM1, default", "LSTM2, default", "LSTM2, seed †"]
+    assert list(table["Model, preset"]) == models
 
 
 def test_a_line_of_the_score_table():
@@ -142,54 +137,34 @@ def test_reference_table_says_only_what_is_known():
     assert table["How"][1] == "mean over 3 raters, 2,000 clips"
 
 
-def test_quarantine_table_names_its_columns():
+def test_settings_table_is_one_line_a_setting():
+    streams = ("voice_statistics", "speaker_encoder")
+    table = tables.settings_table(TrainingSettings(epochs=20, streams=streams))
+    assert list(table) == ["Parameter", "Value"]
+    values = table.set_index("Parameter")["Value"]
+    assert (values["learning_rate"], values["epochs"]) == ("0.001", "20")
+    assert values["streams"] == "voice_statistics, speaker_encoder"
+
+
+def test_a_long_quarantine_is_shown_by_its_first_clips():
+    names = [f"{number}.wav" for number in range(51)]
     quarantine = pd.DataFrame(
-        [[7, "a.wav", "", "silent", "nothing is heard.", ""]],
-        columns=["index", "id", "part", "reason", "message", "twin"],
-        dtype=object,
+        {"index": range(51), "id": names, "part": "", "reason": "silent", "message": "nothing.", "twin": ""}
     )
     table = tables.quarantine_table(quarantine)
     assert list(table) == ["Clip", "Part", "Reason", "What was found"]
-    assert table.loc[0].tolist() == ["a.wav", "", "silent", "nothing is heard."]
-
-
-def test_settings_table_is_one_line_a_setting():
-    table = tables.settings_table({"": TrainingSettings(epochs=20)})
-    assert list(table) == ["Parameter", "Value"]
-    assert {"Parameter": "learning_rate", "Value": "0.001"} in table.to_dict("records")
-
-
-def test_settings_of_a_blend_have_a_column_a_member():
-    table = tables.settings_table({"A": TrainingSettings(epochs=20), "B": TrainingSettings(epochs=3)})
-    assert {"Parameter": "epochs", "A": "20", "B": "3"} in table.to_dict("records")
-
-
-@pytest.mark.parametrize("n", [tables.MOST_QUARANTINED, tables.MOST_QUARANTINED + 1, 400])
-def test_a_long_quarantine_is_shown_by_its_first_clips(n):
-    names = [f"{number}.wav" for number in range(n)]
-    quarantine = pd.DataFrame(
-        {"index": range(n), "id": names, "part": "", "reason": "silent", "message": "nothing.", "twin": ""}
-    )
-    assert tables.MOST_QUARANTINED == 50
-    assert tables.quarantine_table(quarantine)["Clip"].tolist() == names[:50]
+    assert table.loc[0].tolist() == ["0.wav", "", "silent", "nothing."]
+    assert table["Clip"].tolist() == names[: tables.MOST_QUARANTINED] == names[:50]
 
 
 def test_trials_are_told_with_what_was_tried():
+    about = ["trial", "worker", "outcome", "epochs", "validation_mse"]
     trials = pd.DataFrame(
         [
             [0, 1, "completed", 4, 0.56789, "CNN", 0.00042, 8],
             [3, 2, "diverged", 0, math.nan, "LSTM1", 0.01, 16],
         ],
-        columns=[
-            "trial",
-            "worker",
-            "outcome",
-            "epochs",
-            "validation_mse",
-            "model",
-            "learning_rate",
-            "batch_size",
-        ],
+        columns=[*about, "model", "learning_rate", "batch_size"],
     )
     assert tables.trials_table(trials).to_dict("split")["data"] == [
         ["0", "1", "0.568", "completed, 4 epochs", "CNN", "0.00042", "8"],
@@ -198,7 +173,7 @@ def test_trials_are_told_with_what_was_tried():
     assert list(tables.trials_table(trials))[-2:] == ["Learning rate", "Batch size"]
 
 
-def test_worst_table_has_signed_errors():
+def test_worst_table_has_signed_errors_and_each_raters_rating_where_there_are_raters():
     predictions = pd.DataFrame(
         {
             "id": ["a", "b"],
@@ -212,6 +187,10 @@ def test_worst_table_has_signed_errors():
     assert table["Error"].tolist() == ["−1.50", "0.25"]
     assert table["Speaker"].tolist() == ["S1", ""]
     assert table["Seconds"].tolist() == ["1.23", "2.00"]
+    assert list(table)[2:4] == ["True", "Predicted"]
+    rated = tables.worst_table(predictions.assign(valence_a1=1.5, valence_a2=math.nan, valence_a3=3.0))
+    assert list(rated)[2:5] == ["True", "Raters", "Predicted"]
+    assert rated["Raters"].tolist() == ["1.5, –, 3"] * 2
 
 
 def _condition(name, metric, verdict):
@@ -274,25 +253,60 @@ def test_raters_have_a_line_each():
     ]
 
 
-def test_worst_clips_show_each_raters_rating_where_there_are_raters():
-    clips = pd.DataFrame(
-        {"id": ["a"], "speaker": ["S"], "truth": [2.25], "prediction": [3.0], "duration_seconds": [1.5]}
-    )
-    assert tables.worst_rated_table(clips).equals(tables.worst_table(clips))
-    found = tables.worst_rated_table(clips.assign(valence_a1=1.5, valence_a2=math.nan, valence_a3=3.0))
-    assert list(found)[2:5] == ["True", "Raters", "Predicted"]
-    assert found["Raters"].item() == "1.5, –, 3"
+SHARED = "Test and training clips share"
 
 
-def test_the_meter_names_sentences_only_where_they_are_known():
-    measured = {"why": "", "pseudo": False}
-    rows = [measured | {"design": design} for design in ("speaker", "random", "sentence", "both")]
-    column = "Test and training clips share"
-    assert list(tables.leakage_table(rows)[column]) == [
+def _difference(verdict, difference=-0.1):
+    return {"difference": difference, "low": difference - 0.05, "high": difference + 0.05, "verdict": verdict}
+
+
+def _design(name, why="", verdict="worse"):
+    against = None if name == "speaker" else dict.fromkeys(("mse", "ccc"), _difference(verdict))
+    scores = {"mse": 0.5, "ccc": 0.6, "intervals": {"mse": [0.4, 0.6], "ccc": [0.5, 0.7]}, "against": against}
+    return {"design": name, "why": why, "trained": 1234.5} | ({} if why else scores)
+
+
+def test_the_leakage_table_has_scores_and_differences_from_folds_by_speaker():
+    rows = [_design(name) for name in ("speaker", "random")]
+    found = tables.leakage_table({"designs": rows, "pseudo": True}).to_dict("records")
+    assert found[0] == {
+        SHARED: "sentences, but no speaker (voices)",
+        "Trained on": "1,234 clips",
+        "MSE": "0.500 [0.400, 0.600]",
+        "CCC": "0.600 [0.500, 0.700]",
+        "MSE difference": "–",
+        "CCC difference": "–",
+    }
+    assert found[1]["CCC difference"] == "−0.100 [−0.150, −0.050] worse"
+
+
+def test_the_leakage_table_names_sentences_only_where_they_are_known():
+    names = ("speaker", "random", "sentence", "both")
+    known = tables.leakage_table({"designs": [_design(name) for name in names], "pseudo": False})
+    assert list(known[SHARED]) == [
         "sentences, but no speaker",
         "speakers and sentences",
         "speakers, but no sentence",
         "neither speaker nor sentence",
     ]
-    unknown = [row | {"why": "Not every clip names its sentence."} for row in rows[2:]]
-    assert list(tables.leakage_table(rows[:2] + unknown)[column])[:2] == ["no speaker", "speakers"]
+    rows = [_design(name, "Not every clip names it." * (name in names[2:])) for name in names]
+    unknown = tables.leakage_table({"designs": rows, "pseudo": False})
+    assert list(unknown[SHARED])[:2] == ["no speaker", "speakers"]
+    assert unknown.iloc[2].tolist()[1:] == ["–"] * 5
+
+
+def test_the_ablation_table_says_what_is_taken_away_and_what_is_added():
+    lines = [
+        {"words": words, "added": added, "parameters": 2000}
+        | {metric: {"score": 0.5} | _difference("tie") for metric in ("mse", "ccc")}
+        for words, added in (("the voice statistics", False), ("an encoder", True))
+    ]
+    table = tables.ablation_table(lines)
+    assert table["Component"].tolist() == ["without the voice statistics", "with an encoder"]
+    assert table.iloc[0].tolist()[1:] == [*("0.500", "−0.100 [−0.150, −0.050] tie") * 2, "2,000"]
+    points = tables.ablation_points(lines)
+    assert points["kind"].tolist() == ["taken away"] * 2 + ["added"] * 2
+    assert points["metric"].tolist() == ["mse", "ccc"] * 2
+    assert points.loc[0, ["label", "difference", "low", "high", "verdict"]].tolist() == pytest.approx(
+        ["the voice statistics", -0.1, -0.15, -0.05, "tie"]
+    )

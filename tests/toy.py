@@ -1,5 +1,7 @@
 """A toy corpus for tests: tones whose pitch is their valence, so that every model can learn it in seconds."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +9,9 @@ import pandas as pd
 
 from valence_lib.corpora import Clip, Corpus
 from valence_lib.inspection import inspect_corpus
-from valence_lib.settings import (
-    CorpusSettings,
-    FeatureSettings,
-)
+from valence_lib.settings import CorpusSettings, FeatureSettings
 from valence_lib.store import FeatureStore
+from valence_lib.streams import Rows
 from valence_lib.training import Material
 from valence_lib.waveforms import Waveform
 
@@ -54,3 +54,24 @@ def make_material(folder: Path, clips: pd.DataFrame | None = None) -> Material:
     """Clips and features, stored in `folder`."""
     clips = make_clips(folder) if clips is None else clips
     return Material(FeatureStore(folder, clips, FEATURES), clips)
+
+
+@dataclass
+class Given:
+    """Rows that are at hand, as what a run predicts from: they are those of any streams."""
+
+    rows: Sequence[Rows]
+
+    def of(self, streams: Sequence[str]) -> Sequence[Rows]:
+        """See `runs.FeatureSource`."""
+        return self.rows
+
+
+def layers(waveform: Waveform, settings: FeatureSettings) -> Rows:
+    """Three layers of a made-up encoder, of four columns: noise, shares of the power in four bands, noise."""
+    seed = np.frombuffer(np.ascontiguousarray(waveform[:16]).tobytes(), np.uint32)
+    generator = np.random.default_rng(seed)
+    power = np.abs(np.fft.rfft(waveform)) ** 2
+    shares = [band.sum() / power.sum() for band in np.array_split(power, 4)]
+    noise = generator.normal(size=(2, 4))
+    return np.array([noise[0], shares, noise[1]], np.float32)

@@ -110,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         seeds=1,
         precision="float32",
         tuned=False,
+        encoder="",
+        layer="auto",
     )
 
     plan = commands.add_parser("plan", help="say what a report would run, and why; run nothing")
@@ -168,6 +170,15 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         help="holdout: a training, a validation and a test part; cv: every clip is tested once, in folds by speaker",
     )
     parser.add_argument("--folds", type=int, default=6, help="of protocol cv (default: 6)")
+    parser.add_argument(
+        "--encoder",
+        default="",
+        metavar="FOLDER",
+        help="a pretrained encoder in Hugging Face form, a folder or a name on the hub, whose features are added as rows",
+    )
+    parser.add_argument(
+        "--layer", default="auto", help="the encoder's layer (default: auto, chosen among the training clips)"
+    )
     parser.add_argument("--tuned", action="store_true", help="add a row for what `valence sweep` found best")
 
 
@@ -325,6 +336,17 @@ def _request(options: argparse.Namespace) -> "Request":
 
     low, high = parse_range(options.range)
     name = options.name or default_name(options.corpus)
+    encoder = {"encoder_layer": options.layer}
+    if options.encoder:
+        from valence_lib.encoders import check_layer, use_encoder
+
+        info = use_encoder(options.encoder)
+        check_layer(options.layer, info)
+        encoder |= {"encoder": info.digest, "encoder_name": info.name}
+    elif options.layer != "auto":
+        raise SettingsError(
+            f"LAYER={options.layer} was given without an encoder; expected ENCODER=FOLDER with it."
+        )
     return Request(
         corpus=options.corpus,
         name=name,
@@ -340,6 +362,7 @@ def _request(options: argparse.Namespace) -> "Request":
         clips_per_speaker=options.clips_per_speaker,
         names_speakers=open_corpus(options.corpus).names_speakers,
         best=load_best(name) if options.tuned else {},
+        **encoder,
     )
 
 

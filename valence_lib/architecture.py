@@ -199,7 +199,7 @@ def _detail(module: torch.nn.Module) -> str:
     return "\n".join(parts) or module.extra_repr()
 
 
-def architecture_alt_text(model: torch.nn.Module, width: int, heard: str = "log-mel spectrogram") -> str:
+def architecture_alt_text(model: torch.nn.Module, width: int) -> str:
     """The architecture in one sentence, for readers who do not see the figure.
 
     Args and what is raised: as `describe_layers`.
@@ -209,7 +209,7 @@ def architecture_alt_text(model: torch.nn.Module, width: int, heard: str = "log-
     steps = ", ".join(named).replace(" ()", "").replace("\n", "; ")
     total = sum(layer.parameters for layer in layers)
     return (
-        f"{type(model).__name__} as a chain of layers, from {heard} (T frames by {width} columns) "
+        f"{type(model).__name__} as a chain of layers, from the log-mel spectrogram (T frames by {width} columns) "
         f"through {steps} to one valence, {total:,} parameters in all."
     )
 
@@ -220,7 +220,7 @@ _MOST_BOXES = 8  # in one column; a longer chain is drawn in two
 _TINTS = {"LSTM": "#CFE3F1", "GRU": "#CFE3F1", "Conv": "#FBE3C0", "Linear": "#CDEBE0"}
 
 
-def plot_architecture(model: torch.nn.Module, width: int, heard: str = "log-mel spectrogram") -> Figure:
+def plot_architecture(model: torch.nn.Module, width: int) -> Figure:
     """The model as a chain of its layers, read from the live module by `describe_layers`.
 
     A box is a layer with its hyperparameters and, at its right, its number of parameters. Arrows carry
@@ -230,13 +230,12 @@ def plot_architecture(model: torch.nn.Module, width: int, heard: str = "log-mel 
     Args:
         model: takes frames [shape=(batch, frames, width)] and `lengths` [shape=(batch,)].
         width: number of columns of a frame.
-        heard: what they are.
 
     Raises:
         SettingsError: as `describe_layers`.
     """
     layers = describe_layers(model, width)
-    source = Layer("", f"{heard} (T × {width})", "", "", f"T × {width}", 0)
+    source = Layer("", f"log-mel spectrogram (T × {width})", "", "", f"T × {width}", 0)
     called = [layer for layer in layers if layer.output_shape]
     chain = [source, *called, Layer("", "valence (1)", "", "1", "", 0)]
     columns = 1 if len(chain) <= _MOST_BOXES else 2

@@ -26,7 +26,7 @@ class Batch:
         rows [shape=(batch,)]: which rows of the store these are.
         log_mel [shape=(batch, frames, n_mels), dtype=float32]: padded on the right with zeros; on the device
             that computes.
-        lengths [shape=(batch,), dtype=int64]: each clip's own frames; on the CPU, which must know them to pack.
+        lengths [shape=(batch,), dtype=int64]: each clip's own frames; on the CPU.
     """
 
     rows: NDArray[np.int64]
@@ -107,15 +107,11 @@ class KeptClips:
         self._kept: dict[int, torch.Tensor] = {}
 
     def load(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Batches one after the other, each from its longest clip to its shortest.
-
-        In this order they can be packed without a look at the device, which would wait for it.
-        """
+        """Batches one after the other."""
         for rows in batches:
-            clips = sorted(((self._clip(int(row)), int(row)) for row in rows), key=lambda pair: -len(pair[0]))
-            log_mel = pad_sequence([clip for clip, _ in clips], batch_first=True)
-            lengths = torch.tensor([len(clip) for clip, _ in clips])
-            yield Batch(np.array([row for _, row in clips]), log_mel, lengths)
+            clips = [self._clip(int(row)) for row in rows]
+            lengths = torch.tensor([len(clip) for clip in clips])
+            yield Batch(rows, pad_sequence(clips, batch_first=True), lengths)
 
     def _clip(self, row: int) -> torch.Tensor:
         clip = self._kept.get(row)

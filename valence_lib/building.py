@@ -85,6 +85,10 @@ def build_report(
         remove_orphans(folder.parent)
         if request.corpus != "demo":
             _link_corpus(folder, folder_of(request.corpus), root)
+        if missing := request.missing():
+            from valence_lib.sentences import left_out
+
+            print(left_out(missing), flush=True)
         steps = request.jobs(_corpus_digest(request.corpus, folder / CORPUS_NOTES))
         if workers:
             steps = [step for step in steps if step.name == "preprocess"] + list(workers)
@@ -235,7 +239,6 @@ def _request_file(
     return asdict(request) | {
         "corpus": corpus_seen_from_project(request.corpus, root),
         "runs": request.runs(),
-        "designs": request.designs(),
         "time_limit": time_limit,
         "jobs": {job.name: {"job": asdict(job), "made_of": job.made_of(root)} for job in steps},
     }

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from valence_lib.corpora import RATER_COLUMN
 from valence_lib.errors import SettingsError
 from valence_lib.evaluation import (
+    FROM_SUMS,
     Resampling,
     compare,
     corrected,
@@ -23,6 +24,7 @@ from valence_lib.evaluation import (
     interval,
     score,
 )
+from valence_lib.metrics import LOWER_IS_BETTER
 from valence_lib.tables import rounded
 
 Array = NDArray[np.float64]
@@ -30,7 +32,6 @@ TOO_SMALL = "too small to say"
 SMALLEST_SPEAKERS = 5
 SMALLEST_CLIPS = 50
 REST = "the rest"
-_LOWER_IS_BETTER = {"mse": True, "ccc": False}
 
 
 def score_differences(predictions: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -88,15 +89,14 @@ def score_differences(predictions: pd.DataFrame, column: str) -> pd.DataFrame:
         speakers = [len(set(units[side])) if kind == "speaker" else 0 for side in sides]
         small = min(own.sum(), (~own).sum()) < SMALLEST_CLIPS
         small |= kind == "speaker" and min(speakers) < SMALLEST_SPEAKERS
-        sums = [_sums(truth[side], prediction[side], resampling.group[side], resampling) for side in sides]
-        all_sums = [of_side.sum(axis=0, keepdims=True) for of_side in sums]
-        for metric, formula in _FROM_SUMS.items():
-            scores = [float(formula(whole)[0]) for whole in all_sums]
-            resampled = [formula(resampling.weights @ of_side) for of_side in sums]
-            difference = resampled[0] - resampled[1]
-            # A draw may hold nobody of a small group.
-            drawn = difference[np.isfinite(difference)]
-            low, high = interval(scores[0] - scores[1], drawn, _n_effective(sums, resampled, resampling))
+        sums = [resampling.sums(truth, prediction, side) for side in sides]
+        drawn = [resampling.weights @ of_side for of_side in sums]
+        both = (drawn[0][:, 0] > 0) & (drawn[1][:, 0] > 0)  # a draw may hold nobody of a small group
+        for metric, formula in _METRICS.items():
+            scores = [float(formula(of_side.sum(axis=0, keepdims=True))[0]) for of_side in sums]
+            resampled = [formula(of_side[both]) for of_side in drawn]
+            n_effective = _n_effective(sums, resampled, resampling)
+            low, high = interval(scores[0] - scores[1], resampled[0] - resampled[1], n_effective)
             rows.append(
                 {
                     "group": name,
@@ -124,7 +124,7 @@ def _n_effective(sums: Sequence[Array], resampled: Sequence[Array], resampling: 
     different population variances are involved", Biometrika 34, 28-35: the smaller and less certain side has the say.
     """
     sizes = [of_side[:, 0] for of_side in sums]
-    variances = [float(np.nanvar(of_side)) for of_side in resampled]
+    variances = [float(np.var(of_side)) for of_side in resampled]
     if np.logical_and(*sizes).any() or sum(variances) == 0:
         return resampling.n_effective
     degrees = [effective_number(of_side) - 1 for of_side in sizes]
@@ -136,38 +136,15 @@ def _verdict(metric: str, low: float, high: float) -> str:
         return "tie"
     if metric == "bias":
         return "higher" if low > 0 else "lower"
-    return "worse" if (low > 0) == _LOWER_IS_BETTER[metric] else "better"
-
-
-def _sums(truth: Array, prediction: Array, group: NDArray[np.int64], resampling: Resampling) -> Array:
-    """What the metrics are functions of, by speaker [shape=(groups drawn, 6)]; ratings from their mean."""
-    centre = truth.mean()
-    y, p = truth - centre, prediction - centre
-    per_clip = (np.ones_like(y), y, p, y * y, p * p, y * p)
-    return np.stack([np.bincount(group, values, resampling.n_groups) for values in per_clip], axis=1)
-
-
-def _mse(sums: Array) -> Array:
-    n, _, _, yy, pp, yp = sums.T
-    with np.errstate(invalid="ignore"):  # no clips: NaN
-        return (yy + pp - 2 * yp) / n
+    return "worse" if (low > 0) == (metric in LOWER_IS_BETTER) else "better"
 
 
 def _bias(sums: Array) -> Array:
-    n, y, p, _, _, _ = sums.T
-    with np.errstate(invalid="ignore"):
-        return (p - y) / n
+    n, y, p, *_ = sums.T
+    return (p - y) / n
 
 
-def _ccc(sums: Array) -> Array:
-    n, y, p, yy, pp, yp = sums.T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        spread = yy / n - (y / n) ** 2 + pp / n - (p / n) ** 2 + ((y - p) / n) ** 2
-        concordance = 2 * (yp / n - y * p / n**2) / spread
-    return np.where(spread <= 1e-9, 0.0, concordance)  # one clip, or all alike: as in `metrics`
-
-
-_FROM_SUMS = {"mse": _mse, "ccc": _ccc, "bias": _bias}
+_METRICS = {"mse": FROM_SUMS["mse"], "ccc": FROM_SUMS["ccc"], "bias": _bias}
 
 
 def quartiles(values: ArrayLike, unit: str = "", digits: int = 1) -> pd.Categorical:

@@ -11,13 +11,7 @@ bootstrap", The American Statistician 69, 371-386, on why few speakers need it).
 count as fewer (Kish 1965, Survey Sampling; Carter, Schnepel and Steigerwald 2017, Review of Economics and Statistics
 99, 698-709). The p of a difference belongs to its interval: it is below 5 % where the 95 % interval does not hold 0.
 
-In simulations with speaker effects and 15 or 18 speakers of unlike numbers of clips, 95 % intervals of MSE and CCC
-held the true value in 93 to 96 of 100 cases, and those of the difference between two trainings of one model in 94 to
-96; those of the difference between models of wholly unlike errors, whose distribution is skewed, in 92 to 95.
-Percentile intervals held it in 89 to 93, BCa intervals in 88 to 92, Hesterberg's expanded percentiles in 92 to 95.
-With 3 speakers, a usual number for a held-out part, ours hold it in 94 to 98: Student's factor is then 4.3 or more, so
-they are so wide that little can be told from them, and rightly. Percentile intervals of 3 held it in 71 to 77, and
-expanded ones in no more, since nothing lies beyond one speaker drawn thrice. tests/test_evaluation.py has the simulation.
+Simulations of their coverage are in tests/test_evaluation.py, and in the methods note of benchmarks/README.md.
 """
 
 import math
@@ -88,13 +82,24 @@ class Resampling:
         """How many groups of one size would tell as much as these: see `effective_number`."""
         return effective_number(np.bincount(self.group))
 
+    def sums(
+        self, truth: ArrayLike, prediction: ArrayLike, chosen: NDArray[np.bool_] | slice = slice(None)
+    ) -> Array:
+        """The sums that the metrics are functions of, by group [shape=(n_groups, 7)]: see `FROM_SUMS`.
+
+        Args:
+            chosen: which clips count; all by default.
+        """
+        y, p = validate(np.asarray(truth)[chosen], np.asarray(prediction)[chosen])
+        y, p = y - y.mean(), p - y.mean()  # no metric changes, and little is lost to rounding in the sums
+        per_clip = (np.ones_like(y), y, p, y * y, p * p, y * p, np.abs(p - y))
+        return np.stack(
+            [np.bincount(self.group[chosen], values, self.n_groups) for values in per_clip], axis=1
+        )
+
     def scores(self, metric: str, truth: ArrayLike, prediction: ArrayLike) -> Array:
         """The metric in every resample [shape=(resamples,)]."""
-        y, p = validate(truth, prediction)
-        y, p = y - y.mean(), p - y.mean()  # no metric changes, and little is lost to rounding in the sums
-        per_clip = np.stack([np.ones_like(y), y, p, y * y, p * p, y * p, np.abs(p - y)])
-        sums = np.stack([np.bincount(self.group, values, self.n_groups) for values in per_clip])
-        return _FROM_SUMS[metric](self.weights @ sums.T)
+        return FROM_SUMS[metric](self.weights @ self.sums(truth, prediction))
 
 
 def effective_number(sizes: ArrayLike) -> float:
@@ -145,7 +150,7 @@ def _sd_ratio(sums: Array) -> Array:
     return np.sqrt(np.divide(variance_p, variance_y, out=np.zeros_like(variance_y), where=variance_y > 1e-9))
 
 
-_FROM_SUMS: dict[str, Callable[[Array], Array]] = {
+FROM_SUMS: dict[str, Callable[[Array], Array]] = {
     "mse": _mse,
     "mae": _mae,
     "pearson_r": _pearson_r,

@@ -1,4 +1,4 @@
-"""For explore.ipynb: choose a clip or drop in a recording; hear it, see it, and see what a run predicts."""
+"""For explore.ipynb: choose a clip or drop in a recording; play it, see it, and see what a run predicts."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from valence_lib import figures, rendering
 from valence_lib.corpora import Corpus
 from valence_lib.errors import ClipError
 from valence_lib.features import log_mel, mel_frequencies
-from valence_lib.runs import Blend, Run
-from valence_lib.streams import Heard
+from valence_lib.runs import Ensemble, Run
+from valence_lib.streams import ClipFeatures
 from valence_lib.tables import rounded
 from valence_lib.waveforms import Waveform, check_waveform, read_audio
 
 
-def show_waveform(waveform: Waveform, sample_rate: int, run: Run | Blend, name: str) -> float:
+def show_waveform(waveform: Waveform, sample_rate: int, run: Run | Ensemble, name: str) -> float:
     """Play one waveform, show it with its log-mel spectrogram, and return what the run predicts.
 
     Raises:
@@ -24,7 +24,8 @@ def show_waveform(waveform: Waveform, sample_rate: int, run: Run | Blend, name: 
     """
     check_waveform(waveform, run.features.n_fft)
     spectrogram = log_mel(waveform, run.features)
-    (prediction,) = run.hear(Heard([waveform], run.features), [name])
+    source = ClipFeatures([waveform], run.features)
+    (prediction,) = run.adapt(source, [name]).predict(source, [name])
     display(Audio(waveform, rate=sample_rate))
     rendering.figure(
         figures.plot_waveform(waveform, sample_rate), "Waveform", f"`{name}`", alt=f"The waveform of {name}."
@@ -40,7 +41,7 @@ def show_waveform(waveform: Waveform, sample_rate: int, run: Run | Blend, name: 
     return float(prediction)
 
 
-def show_clip(corpus: Corpus, clip_id: str, run: Run | Blend) -> None:
+def show_clip(corpus: Corpus, clip_id: str, run: Run | Ensemble) -> None:
     """One clip of a corpus: sound, pictures, and the prediction beside the raters."""
     clip = corpus.read(corpus.ids.index(clip_id))
     prediction = show_waveform(clip.waveform, clip.sample_rate, run, clip_id)
@@ -51,7 +52,7 @@ def show_clip(corpus: Corpus, clip_id: str, run: Run | Blend) -> None:
     rendering.table(pd.DataFrame(rows), "Valence", f"of `{clip_id}`")
 
 
-def clip_browser(corpus: Corpus, run: Run | Blend) -> ipywidgets.Widget:
+def clip_browser(corpus: Corpus, run: Run | Ensemble) -> ipywidgets.Widget:
     """A menu of the corpus's clips; choosing one shows it."""
     menu = ipywidgets.Dropdown(options=list(corpus.ids), value=None, description="clip")
     shown = ipywidgets.Output()
@@ -65,7 +66,7 @@ def clip_browser(corpus: Corpus, run: Run | Blend) -> ipywidgets.Widget:
     return ipywidgets.VBox([menu, shown])
 
 
-def recording_dropper(run: Run | Blend, folder: Path) -> ipywidgets.Widget:
+def recording_dropper(run: Run | Ensemble, folder: Path) -> ipywidgets.Widget:
     """A button that takes a recording in any format that soundfile reads, and shows it with its prediction.
 
     Args:
@@ -86,7 +87,7 @@ def recording_dropper(run: Run | Blend, folder: Path) -> ipywidgets.Widget:
     return ipywidgets.VBox([button, shown])
 
 
-def show_recording(path: Path, run: Run | Blend) -> None:
+def show_recording(path: Path, run: Run | Ensemble) -> None:
     """One recording: sound, pictures and prediction, or why it cannot be used."""
     try:
         waveform = read_audio(path, run.features.sample_rate)

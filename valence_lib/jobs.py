@@ -1,6 +1,6 @@
 """What a report is to be made of, and the jobs that make it: which notebook, with which parameters, from which code.
 
-    preprocess ─► one job a run ─► one a design of the leakage meter ─► compare ─► error_analysis ─► report ─► render
+    preprocess ─► one job a run ─► leakage ─► compare ─► error_analysis ─► report ─► render
 
 Which files a job reads and leaves stands in workflow/Snakefile; what it is made of beside those files, here.
 """
@@ -10,12 +10,10 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from valence_lib.cells import code_of, complete_parameters, text_of
-from valence_lib.divisions import DESIGNS
 from valence_lib.errors import RunError, SettingsError, unknown_name
 from valence_lib.files import digest_of
 from valence_lib.protocols import PROTOCOLS
@@ -29,22 +27,23 @@ from valence_lib.provenance import (
     python_version,
 )
 from valence_lib.registry import (
-    LEDGER,
-    LEDGER_MODEL,
+    ABLATIONS,
+    BEST_MODEL,
+    COURSE_MODELS,
+    ENCODER_PRESETS,
     MODELS,
     NETWORKS,
     PRESETS,
-    SEED_MODELS,
     STREAMS,
+    missing_packages,
     modules_of,
-    streams_named,
     training_settings,
-    trainings,
 )
 from valence_lib.settings import CorpusSettings
 
 REQUEST_FILE = "request.json"  # in the report's folder: what Snakemake, the jobs and `valence verify` read
 CORPUS_LINK = "corpus"  # in the report's folder: so that notebooks name the corpus alike wherever it lies
+REPORT_PRESETS = ("default", "seed", "clip", "speaker", "best")
 # Part of what every job is made of: raise it when the program that runs notebooks changes what they look like.
 _FORMAT = 1
 
@@ -132,8 +131,8 @@ class Request:
     Args:
         corpus: "demo" or a path.
         name: of the folder under reports/.
-        preset: how to train; preset seed, the course report's way, is always shown beside it. With "best", the
-            default preset and all models are shown too.
+        preset: how to train; preset seed, the course report's way, is always shown beside it. "best" is the default
+            preset with all models and the ablation table.
         protocol: "holdout" (training, validation and test part) or "cv" (every clip is tested once, in folds by speaker).
         folds: of a cross-validation.
         seed: the first seed, and that of the split.
@@ -144,6 +143,9 @@ class Request:
         clips_per_speaker: a smaller corpus of the first so many clips of each speaker; 0 takes all.
         names_speakers: whether the corpus does, without which nothing can be standardised by speaker.
         best: content of sweep/best.json, whose setting is trained as one more row; empty for none.
+        encoder: digest of a pretrained encoder, as `encoders.use_encoder` gives it; "" for none.
+        encoder_name: what the user calls it.
+        encoder_layer: the number of its layer, or "auto".
     """
 
     corpus: str = "demo"
@@ -160,6 +162,9 @@ class Request:
     clips_per_speaker: int = 0
     names_speakers: bool = True
     best: dict[str, Any] = field(default_factory=dict)
+    encoder: str = ""
+    encoder_name: str = ""
+    encoder_layer: str = "auto"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
@@ -167,13 +172,8 @@ class Request:
                 f"NAME={self.name!r} cannot name a folder under reports/; "
                 "expected letters, digits, '.', '_' and '-', beginning with a letter or digit."
             )
-        if self.preset not in PRESETS:
-            raise SettingsError(unknown_name("preset", self.preset, PRESETS))
-        if self.preset == "tuned":
-            raise SettingsError(
-                "PRESET='tuned' was given, but what a sweep found best comes beside a preset, as one more row; "
-                "expected TUNED=yes (--tuned)."
-            )
+        if self.preset not in REPORT_PRESETS:
+            raise SettingsError(unknown_name("preset", self.preset, REPORT_PRESETS))
         if self.protocol not in PROTOCOLS:
             raise SettingsError(unknown_name("protocol", self.protocol, PROTOCOLS))
         if self.best and self.protocol == "cv":
@@ -189,52 +189,56 @@ class Request:
             raise SettingsError(
                 f"SEEDS={self.seeds} was given; expected how many trainings of each model, 1 or more."
             )
-        training_settings("LSTM2", self.preset, self.seed, epochs=self.epochs, precision=self.precision)
+        training_settings("LSTM2", "default", self.seed, epochs=self.epochs, precision=self.precision)
         CorpusSettings(self.valence_low, self.valence_high, self.clips_per_speaker, self.seed)
 
     def runs(self) -> dict[str, dict[str, Any]]:
         """Every run by its name: model, preset, seed, and changes of its settings where there are any."""
         found = {}
         for model, preset in self._rows():
-            seeds = 1 if MODELS[model].one_seed else self.seeds
+            if missing_packages(training_settings(model, preset, self.seed).streams):
+                continue
             changes = self.best["changes"] if preset == "tuned" else {}
-            for seed in range(self.seed, self.seed + seeds):
+            for seed in range(self.seed, self.seed + (1 if MODELS[model].fitted else self.seeds)):
                 run = {"model": model, "preset": preset, "seed": seed}
                 found[f"{model}-{preset}-{seed}"] = run | ({"changes": changes} if changes else {})
-        for preset in (f"best-{name}" for name in LEDGER) if self.preset == "best" else ():
-            if not self._knows_speakers_for(preset):
-                continue
-            # Only what it is tested by is of interest.
-            run = {"model": LEDGER_MODEL, "preset": preset, "seed": self.seed, "validated": False}
-            found[f"{LEDGER_MODEL}-{preset}-{self.seed}"] = run
         return found
 
-    def designs(self) -> list[str]:
-        """The designs of the leakage meter that need trainings of their own."""
-        own = "speaker" if self.protocol == "cv" and self.names_speakers else ""
-        return [design for design in DESIGNS if design != own]
+    def missing(self) -> list[dict[str, str]]:
+        """The rows that are left out since a package is not installed: model, preset, package and the command that installs it."""
+        return [
+            {"model": model, "preset": preset, "package": package, "command": command}
+            for model, preset in self._rows()
+            for package, command in missing_packages(
+                training_settings(model, preset, self.seed).streams
+            ).items()
+        ]
 
     def _rows(self) -> list[tuple[str, str]]:
         """The models and presets of which a report's tables have a row, in their order."""
         first = "default" if self.preset == "best" else self.preset
         # One row of numbers a clip cannot be standardised within the clip, nor a kernel be fitted to raw decibels.
-        plain = "speaker" if first == "speaker" else "default"
+        plain = "speaker" if first == "speaker" and self.names_speakers else "default"
         rows = [
             (model, first if model in NETWORKS else plain)
             for model, entry in MODELS.items()
-            if entry.alone and not entry.presets
+            if not entry.presets and model != BEST_MODEL
         ]
-        rows += [(model, "seed") for model in SEED_MODELS]
+        rows += [(model, "seed") for model in COURSE_MODELS]
+        rows += [(BEST_MODEL, "default"), (BEST_MODEL, "speaker")]
+        if self.encoder:
+            rows += [(BEST_MODEL, preset) for preset in ENCODER_PRESETS]
         if self.preset == "best":
             rows += [(model, preset) for model, entry in MODELS.items() for preset in entry.presets]
+            if not missing_packages(
+                MODELS[BEST_MODEL].recipe["streams"]
+            ):  # else there is nothing to compare with
+                rows += [(BEST_MODEL, preset) for preset in ABLATIONS]
         if self.best:
             rows.append((self.best["model"], "tuned"))
-        there = [row for row in rows if not MODELS[row[0]].needs or find_spec(MODELS[row[0]].needs)]
-        return list(dict.fromkeys(row for row in there if self._knows_speakers_for(row[1])))
-
-    def _knows_speakers_for(self, preset: str) -> bool:
-        """Whether the corpus names its speakers, or the preset does not ask who speaks."""
-        return self.names_speakers or PRESETS[preset].get("standardise") != "speaker"
+        if not self.names_speakers:
+            rows = [row for row in rows if PRESETS[row[1]].get("standardise") != "speaker"]
+        return list(dict.fromkeys(rows))
 
     def jobs(self, corpus_digest: str) -> list[Job]:
         """Every step, each after those whose files it reads."""
@@ -242,18 +246,14 @@ class Request:
         tuned = {"tuning": self.best} if self.best else {}
         common: dict[str, Any] = {"epochs": self.epochs, "precision": self.precision}
         of_run = {
-            name: list(
-                trainings(
-                    run["model"], run["preset"], run["seed"], **common, **run.get("changes", {})
-                ).values()
+            name: training_settings(
+                run["model"], run["preset"], run["seed"], **common, **run.get("changes", {})
             )
             for name, run in self.runs().items()
         }
-        heard = {
-            name for settings in of_run.values() for each in settings for name in streams_named(each.streams)
-        }
-        # Where no speakers are named, the leakage meter tells voices apart.
-        streams = sorted(heard - {"log_mel"} | (set() if self.names_speakers else {"voice"}))
+        streams = {name for settings in of_run.values() for name in settings.streams} - {"log_mel"}
+        if not self.names_speakers:  # clusters of voices take their place in the leakage analysis
+            streams.add("pitch")
         preprocess = Job(
             "preprocess",
             "notebooks/1_preprocess.ipynb",
@@ -266,10 +266,13 @@ class Request:
                 "clips_per_speaker": self.clips_per_speaker,
                 "protocol": self.protocol,
                 "folds": self.folds,
-                "streams": streams,
+                "streams": sorted(streams),
+                "encoder": self.encoder,
+                "encoder_name": self.encoder_name,
+                "encoder_layer": self.encoder_layer,
                 "seed": self.seed,
             },
-            modules=tuple(STREAMS[name].module for name in streams),
+            modules=tuple(STREAMS[name].module for name in sorted(streams)),
             values={"corpus": corpus_digest},
         )
         experiments = [
@@ -278,28 +281,31 @@ class Request:
                 "notebooks/2_experiment.ipynb",
                 f"runs/{name}/2_experiment.ipynb",
                 report | run | common,
-                modules=tuple(sorted({module for each in of_run[name] for module in modules_of(each)})),
-                values={"settings": [each.to_mapping() for each in of_run[name]]},
+                modules=tuple(sorted(set(modules_of(of_run[name])))),
+                values={"settings": of_run[name].to_mapping()},
             )
             for name, run in self.runs().items()
         ]
         runs = {"runs": list(self.runs())}
         every_module = tuple(sorted({module for job in experiments for module in job.modules}))
-        meters = [
-            Job(
-                f"leakage-{design}",
-                "notebooks/leakage.ipynb",
-                f"leakage/{design}/leakage.ipynb",
-                report | runs | common | {"design": design, "folds": self.folds},
-                modules=every_module,  # which of them is chosen is known once they are trained
-            )
-            for design in self.designs()
-        ]
+        of_fitted = {
+            module
+            for settings in of_run.values()
+            if MODELS[settings.model].fitted
+            for module in modules_of(settings)
+        }
+        leakage = Job(
+            "leakage",
+            "notebooks/leakage.ipynb",
+            "leakage/leakage.ipynb",
+            report | runs | {"folds": self.folds},
+            modules=tuple(sorted(of_fitted)),  # which of them is analysed is known once they are fitted
+        )
         compare = Job(
             "compare",
             "notebooks/3_compare.ipynb",
             "notebooks/3_compare.ipynb",
-            report | runs | {"designs": self.designs()} | tuned,
+            report | runs | tuned,
         )
         errors = Job(
             "error_analysis",
@@ -312,9 +318,9 @@ class Request:
             "report",
             "notebooks/5_report.ipynb",
             "notebooks/5_report.ipynb",
-            report,
+            report | {"missing": self.missing()},
             modules=_modules_of_models(NETWORKS),
-            values={"settings": _recipes(SEED_MODELS, "default", 0)},
+            values={"settings": _recipes(COURSE_MODELS, "default", 0)},
         )
         render = Job(
             "render",
@@ -322,7 +328,7 @@ class Request:
             "report.html",
             data=("valence_lib/templates/report",),
         )
-        return [preprocess, *experiments, *meters, compare, errors, write_up, render]
+        return [preprocess, *experiments, leakage, compare, errors, write_up, render]
 
     def workers(self, trials: int, minutes: float, count: int) -> list[Job]:
         """The jobs of a sweep: `count` workers at one study, whose budget is `trials` or `minutes`.
@@ -347,9 +353,9 @@ class Request:
                     "seed": self.seed,
                     "worker": worker,
                 },
-                modules=_modules_of_models(SEED_MODELS),
+                modules=_modules_of_models(COURSE_MODELS),
                 restorable=False,
-                values={"settings": _recipes(SEED_MODELS, "tuned", self.seed, epochs=self.epochs)},
+                values={"settings": _recipes(COURSE_MODELS, "tuned", self.seed, epochs=self.epochs)},
             )
             for worker in range(1, count + 1)
         ]

@@ -1,6 +1,6 @@
-"""The leakage meter: what the chosen model scores where it has met the speakers, or the sentences, before."""
+"""The leakage analysis: what a model scores where test clips share speakers or sentences with its training clips."""
 
-from __future__ import annotations  # who only reads what was measured does without the feature store
+from __future__ import annotations  # who only reads the results does without the feature store
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,45 +9,71 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from valence_lib.divisions import fold_parts
+from valence_lib.divisions import DESIGNS, fold_parts
 from valence_lib.errors import CorpusError
 from valence_lib.evaluation import Resampling, compare, groups_of, score
-from valence_lib.protocols import FOLD, Divisions
 from valence_lib.report import load_frame, load_json
 
 if TYPE_CHECKING:
-    from valence_lib.store import FeatureStore
+    from valence_lib.settings import TrainingSettings
+    from valence_lib.training import Material
 
-REFERENCE = "speaker"  # the design that a model for new speakers is to be judged by
-_SEED = 0  # of the folds
+REFERENCE = "speaker"  # the design that matches new speakers
+MOST_CLIPS = 2000  # of a larger corpus so many are drawn, which bounds the time of the analysis
+_SEED = 0  # of the folds, and of that draw
 
 
-def designed_divisions(clips: pd.DataFrame, store: FeatureStore, design: str, n_folds: int) -> Divisions:
-    """The folds of one design, as divisions of all clips; unlabelled clips stay out of all of them.
+def sampled(clips: pd.DataFrame) -> np.ndarray:
+    """The rows of the rated clips, or of MOST_CLIPS of them at random where there are more."""
+    rated = np.flatnonzero(clips["valence"].notna())
+    return np.sort(np.random.default_rng(_SEED).permutation(rated)[:MOST_CLIPS])
 
-    Where the corpus does not name every speaker, clusters of clips by voice stand in for speakers.
+
+def predict_designs(
+    material: Material, settings: TrainingSettings, n_folds: int
+) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    """Predictions of the same clips by fits on folds of every design.
+
+    Where the corpus does not name every speaker, clusters of clips by voice take the place of speakers.
 
     Args:
-        design: of `divisions.DESIGNS`.
+        settings: of a model that is fitted in one step.
+        n_folds: of each design.
 
-    Raises:
-        CorpusError: the corpus has too few speakers or sentences for it, or does not name its sentences.
+    Returns:
+        One mapping a design: design, why (why there are no such folds, else ""), trained (clips of a fit, mean over folds); and
+        the predictions, with the columns design, id, speaker, truth and prediction.
     """
-    rated = np.flatnonzero(clips["valence"].notna())
-    table = clips.iloc[rated].reset_index(drop=True)
-    if design in ("speaker", "both") and not names_speakers(clips):
+    from valence_lib.fitting import fitted, predict, with_chosen_layer
+
+    rows = sampled(material.clips)
+    table = material.clips.iloc[rows].reset_index(drop=True)
+    if not names_speakers(table):
         from valence_lib.pseudo_speakers import pseudo_speakers
 
-        voices = store.of("voice")
+        pitches = material.store.of(["pitch"])
         table["speaker"] = pseudo_speakers(
-            [store[int(row)] for row in rated], [voices[int(row)] for row in rated]
+            [material.store[int(row)] for row in rows], [pitches[int(row)] for row in rows]
         )
-    divisions = {}
-    for number, of_rated in enumerate(fold_parts(table, design, n_folds, _SEED)):
-        parts = np.full(len(clips), "unused", dtype="<U10")
-        parts[rated] = of_rated
-        divisions[f"{FOLD}{number}"] = parts
-    return divisions
+    folds: dict[str, list[np.ndarray]] = {}
+    about = []
+    for design in DESIGNS:
+        why, folds[design] = "", []
+        try:
+            folds[design] = fold_parts(table, design, n_folds, _SEED)
+        except CorpusError as error:
+            why = str(error)
+        trained = [int(np.isin(parts, ["train", "validation"]).sum()) for parts in folds[design]]
+        about.append({"design": design, "why": why, "trained": float(np.mean(trained)) if trained else 0.0})
+    columns = material.clips[["id", "speaker", "valence"]].rename(columns={"valence": "truth"})
+    total, frames = sum(map(len, folds.values())), [columns.iloc[:0].assign(design="", prediction=0.0)]
+    for design, of_design in folds.items():
+        for parts in of_design:
+            inside, out = rows[np.isin(parts, ["train", "validation"])], rows[parts == "test"]
+            run = fitted(material, with_chosen_layer(material, settings, inside), inside, rows)
+            print(f"fit {len(frames):2d}/{total}   {design}", flush=True)
+            frames.append(columns.iloc[out].assign(design=design, prediction=predict(run, material, out)))
+    return about, pd.concat(frames, ignore_index=True)
 
 
 def names_speakers(clips: pd.DataFrame) -> bool:
@@ -55,66 +81,42 @@ def names_speakers(clips: pd.DataFrame) -> bool:
     return bool((clips.loc[clips["valence"].notna(), "speaker"] != "").all())
 
 
-def try_designed_divisions(
-    clips: pd.DataFrame, store: FeatureStore, design: str, n_folds: int
-) -> tuple[Divisions, str]:
-    """As `designed_divisions`; where there are none, an empty mapping, and why."""
-    try:
-        return designed_divisions(clips, store, design, n_folds), ""
-    except CorpusError as error:
-        return {}, str(error)
-
-
-def measure(folder: Path, designs: Sequence[str], reference: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """What each design scored, and by how much that is better or worse than with speakers that were never heard.
+def measure(folder: Path) -> dict[str, Any]:
+    """What each design scored, and the difference from folds by speaker.
 
     Args:
-        folder: leakage/ of the report, which holds a folder a design, with design.json and predictions.csv.
-        designs: that were tried.
-        reference: predictions of the same clips by design "speaker", where the report's own protocol is that; else None.
+        folder: leakage/ of the report, which holds leakage.json and predictions.csv.
 
     Returns:
-        One row a design, the reference first: design, why (why there is none, else ""), pseudo (whether clusters stood in for
-        speakers), trained (clips, mean over trainings), n, mse, ccc, intervals, and against: by metric, what it has
-        beyond the reference, as `evaluation.Comparison` (None for the reference itself). All designs are held against
-        the same clips, resampled by speaker.
+        What leakage.json holds: model, preset, clips (how many), pseudo (whether clusters of voices took the place of speakers)
+        and designs. Of those one row a design, the reference first: design, why (why there is none, else ""), trained (clips, mean
+        over fits), n, mse, ccc, intervals, and against: by metric, the difference from the reference, as
+        `evaluation.Comparison` (None for the reference itself). All designs are scored on the same clips, resampled by speaker.
     """
-    found = {design: load_json(folder / design / "design.json") for design in designs}
-    frames = {
-        design: load_frame(folder / design / "predictions.csv")
-        for design in designs
-        if not found[design]["why"]
-    }
-    if reference is not None:
-        frames = {REFERENCE: reference, **frames}
-        trained = int(reference.attrs["trained"])
-        found = {REFERENCE: {"why": "", "pseudo": False, "trained": trained}, **found}
-    if REFERENCE not in frames:
-        return [{"design": design, **about} for design, about in found.items()]
-    clips = frames[REFERENCE]
-    truth, resampling = clips["truth"].to_numpy(np.float64), Resampling(groups_of(clips)[0])
-    values = {
-        design: [frame.set_index("id")["prediction"].loc[clips["id"]].to_numpy(np.float64)]
-        for design, frame in frames.items()
-    }
-    rows = []
-    for design in [REFERENCE, *(design for design in found if design != REFERENCE)]:
-        row: dict[str, Any] = {"design": design, **found[design]}
-        if design in values:
-            row |= _scored(truth, values[design], values[REFERENCE], resampling, design == REFERENCE)
-        rows.append(row)
-    return rows
+    content = load_json(folder / "leakage.json")
+    predictions = load_frame(folder / "predictions.csv")
+    found = {about["design"]: about for about in content["designs"]}
+    frames = {str(design): frame.set_index("id") for design, frame in predictions.groupby("design")}
+    rows = [dict(found[REFERENCE]), *(dict(row) for design, row in found.items() if design != REFERENCE)]
+    if REFERENCE in frames:
+        clips = frames[REFERENCE].reset_index()
+        truth, resampling = clips["truth"].to_numpy(np.float64), Resampling(groups_of(clips)[0])
+        values = {
+            design: [frame["prediction"].loc[clips["id"]].to_numpy(np.float64)]
+            for design, frame in frames.items()
+        }
+        for row in rows:
+            if row["design"] in values:
+                row |= _scored(truth, values[row["design"]], values[REFERENCE], resampling)
+        rows[0]["against"] = None
+    return content | {"designs": rows}
 
 
 def _scored(
-    truth: np.ndarray,
-    own: Sequence[np.ndarray],
-    reference: Sequence[np.ndarray],
-    resampling: Resampling,
-    is_reference: bool,
+    truth: np.ndarray, own: Sequence[np.ndarray], reference: Sequence[np.ndarray], resampling: Resampling
 ) -> Mapping[str, Any]:
     scores = score(truth, own, resampling)
     against = {metric: vars(compare(metric, truth, own, reference, resampling)) for metric in ("mse", "ccc")}
     kept = {name: scores[name] for name in ("n", "mse", "ccc")}
     intervals = {name: scores["intervals"][name] for name in ("mse", "ccc")}
-    return kept | {"intervals": intervals, "against": None if is_reference else against}
+    return kept | {"intervals": intervals, "against": against}

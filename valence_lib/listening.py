@@ -1,4 +1,4 @@
-"""Clips changed and heard again by the trainings that had not heard them: how robust a run is, and what it listens to."""
+"""Predictions of changed clips, each by the training that tests it: how robust a run is, and what in a clip matters to it."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,8 +11,8 @@ from valence_lib.corpora import Corpus
 from valence_lib.occlusion import Occlusion, occlude
 from valence_lib.perturbing import PERTURBATIONS
 from valence_lib.protocols import Divisions
-from valence_lib.runs import Blend, Run, load_run
-from valence_lib.streams import Heard
+from valence_lib.runs import Ensemble, Run, load_run
+from valence_lib.streams import ClipFeatures
 from valence_lib.training import Material
 from valence_lib.waveforms import Waveform
 
@@ -22,7 +22,7 @@ WORST = 10  # clips that are shown
 
 
 class Listener:
-    """A run of a report, as it hears clips that it is tested on.
+    """A run of a report, and the clips that it is tested on.
 
     Args:
         divisions: of the report.
@@ -41,14 +41,14 @@ class Listener:
         """A clip as it is in the corpus [shape=(n_samples,)]."""
         return self._corpus.read(int(self._clips["index"].iloc[row])).waveform
 
-    def run_of(self, row: int) -> Run | Blend:
+    def run_of(self, row: int) -> Run | Ensemble:
         """The training that is tested on a clip."""
         return self._runs[str(self._division[row])]
 
     def predict(
         self, rows: NDArray[np.int64], change: Callable[[int, Waveform], Waveform]
     ) -> NDArray[np.float64]:
-        """Valence of some clips [shape=(rows,)], each changed and then heard by the training that is tested on it.
+        """Valence of some clips [shape=(rows,)], each changed and then predicted by the training that is tested on it.
 
         Args:
             change: gives a clip's waveform anew, by its row and what it was.
@@ -59,7 +59,8 @@ class Listener:
             if len(own):
                 waveforms = [change(int(row), self.waveform(int(row))) for row in rows[own]]
                 speakers = self._clips["speaker"].iloc[rows[own]].tolist()
-                found[own] = run.hear(Heard(waveforms, self._settings), speakers)
+                source = ClipFeatures(waveforms, run.features)
+                found[own] = run.adapt(source, speakers).predict(source, speakers)
         return found
 
     def under_conditions(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
@@ -69,13 +70,13 @@ class Listener:
             found[name] = self.predict(rows, partial(_perturbed, perturb, self._settings.sample_rate))
         return found
 
-    def heard_in(self, row: int) -> Occlusion:
-        """What a prediction listens to, by leaving out parts of the clip; a speaker's statistics stay those of whole clips."""
+    def occlusion(self, row: int) -> Occlusion:
+        """What in a clip a prediction depends on; a speaker's statistics stay those of whole clips."""
         run, speaker = self.run_of(row), str(self._clips["speaker"].iloc[row])
 
         def predict(waveforms: Sequence[Waveform]) -> NDArray[np.float64]:
-            heard = Heard(list(waveforms), self._settings)
-            return run.hear_fitted(heard, [speaker] * len(waveforms))
+            source = ClipFeatures(list(waveforms), run.features)
+            return run.predict(source, [speaker] * len(waveforms))
 
         return occlude(predict, self.waveform(row), self._settings.sample_rate)
 

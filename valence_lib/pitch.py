@@ -10,6 +10,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from valence_lib.errors import SettingsError
+from valence_lib.settings import FeatureSettings
 from valence_lib.waveforms import Waveform
 
 FLOOR = 60.0  # Hz; no lower fundamental is looked for
@@ -307,3 +308,20 @@ def track(waveform: Waveform, sample_rate: int, hop_length: int) -> Pitch:
         _JUMP_COST * per_frame, _VOICING_COST * per_frame, f0, chosen,
     )  # fmt: skip
     return Pitch(f0, chosen, power)
+
+
+def pitch(waveform: Waveform, settings: FeatureSettings) -> NDArray[np.float32]:
+    """Pitch beside the frames of the log-mel: octaves above 100 Hz, 0 where unvoiced; and 1 where voiced, else 0.
+
+    Args:
+        waveform [shape=(n_samples,)]: at `settings.sample_rate` Hz.
+
+    Returns:
+        [shape=(frames, 2), dtype=float32], where frames = settings.frames(n_samples).
+
+    Raises:
+        SettingsError: as `track`.
+    """
+    f0 = track(waveform, settings.sample_rate, settings.hop_length).f0
+    voiced = np.isfinite(f0)
+    return np.stack([np.log2(np.where(voiced, f0, 100.0) / 100), voiced], axis=1).astype(np.float32)

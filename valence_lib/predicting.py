@@ -25,8 +25,8 @@ import torch
 from valence_lib.corpora import course_waveform
 from valence_lib.errors import ClipError, RunError, SettingsError
 from valence_lib.pickles import read_course_pickle
-from valence_lib.runs import Blend, Run
-from valence_lib.streams import Heard, compute
+from valence_lib.runs import Ensemble, Run
+from valence_lib.streams import ClipFeatures, Rows
 from valence_lib.waveforms import Waveform, check_waveform, read_audio, read_audio_blocks
 
 AUDIO_SUFFIXES = {".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"}
@@ -81,7 +81,7 @@ def list_files(given: Sequence[Path]) -> list[Path]:
     return listed
 
 
-def predict_files(files: Sequence[Path], run: Run | Blend) -> Iterator[Prediction]:
+def predict_files(files: Sequence[Path], run: Run | Ensemble) -> Iterator[Prediction]:
     """The valence of each clip, in the order of the files; one that cannot be used carries its error.
 
     A run that standardises by speaker takes each folder for a speaker, whose statistics come from all
@@ -112,7 +112,7 @@ def predict_files(files: Sequence[Path], run: Run | Blend) -> Iterator[Predictio
 
 
 def predict_windows(
-    files: Sequence[Path], run: Run | Blend, window_seconds: float, hop_seconds: float = 1.0
+    files: Sequence[Path], run: Run | Ensemble, window_seconds: float, hop_seconds: float = 1.0
 ) -> Iterator[Prediction]:
     """A valence curve along each recording: the predictions of windows that slide over it.
 
@@ -206,7 +206,7 @@ def _clips_in(path: Path, sample_rate: int) -> Iterator[tuple[str, Callable[[], 
         yield name, partial(course_waveform, clip, sample_rate)
 
 
-def _predict_share(files: Sequence[Path], run: Run | Blend, most_frames: float) -> list[list[Prediction]]:
+def _predict_share(files: Sequence[Path], run: Run | Ensemble, most_frames: float) -> list[list[Prediction]]:
     """The predictions of each file's clips; no more spectrograms are held than so many frames and some clips."""
     found: list[list[Prediction]] = []
     places: list[tuple[list[Prediction], int, str]] = []  # of clips to be predicted, each with its speaker
@@ -229,8 +229,8 @@ def _predict_share(files: Sequence[Path], run: Run | Blend, most_frames: float) 
     for waveforms in _within(usable(), most_frames * run.features.hop_length):
         of_these = places[: len(waveforms)]
         del places[: len(waveforms)]
-        heard = Heard(waveforms, run.features)
-        values = run.hear(heard, [speaker for _, _, speaker in of_these])
+        source, speakers = ClipFeatures(waveforms, run.features), [speaker for _, _, speaker in of_these]
+        values = run.adapt(source, speakers).predict(source, speakers)
         for (of_file, place, _), value in zip(of_these, values.tolist(), strict=True):
             of_file[place] = Prediction(of_file[place].file, value)
     return found
@@ -318,13 +318,13 @@ def _cut_stretches(
 
 
 def _stretches_of(
-    read: Callable[[], Iterable[Waveform]], run: Run | Blend, window: int, hop: int
+    read: Callable[[], Iterable[Waveform]], run: Run | Ensemble, window: int, hop: int
 ) -> Iterator[_Stretch]:
     least, most = run.features.n_fft, _SECONDS_PER_SHARE * run.features.sample_rate
     return _cut_stretches(read(), window, hop, least, most)
 
 
-def _curves_of_file(path: Path, run: Run | Blend, window: int, hop: int) -> Iterator[Prediction]:
+def _curves_of_file(path: Path, run: Run | Ensemble, window: int, hop: int) -> Iterator[Prediction]:
     rate = run.features.sample_rate
     if path.suffix.lower() not in PICKLE_SUFFIXES:
         yield from _curve(str(path), partial(read_audio_blocks, path, rate), run, window, hop)
@@ -338,7 +338,7 @@ def _as_one_block(read: Callable[[], Waveform]) -> Iterator[Waveform]:
 
 
 def _curve(
-    name: str, read: Callable[[], Iterable[Waveform]], run: Run | Blend, window: int, hop: int
+    name: str, read: Callable[[], Iterable[Waveform]], run: Run | Ensemble, window: int, hop: int
 ) -> Iterator[Prediction]:
     """A recording's windows; `read` starts to read it from its beginning."""
     fitted = _fitted_to_recording(name, read, run, window, hop)
@@ -361,8 +361,8 @@ def _until_damage(found: Iterable[Made], damage: list[ClipError]) -> Iterator[Ma
 
 
 def _fitted_to_recording(
-    name: str, read: Callable[[], Iterable[Waveform]], run: Run | Blend, window: int, hop: int
-) -> Run | Blend:
+    name: str, read: Callable[[], Iterable[Waveform]], run: Run | Ensemble, window: int, hop: int
+) -> Run | Ensemble:
     """The run with the statistics of this recording, taken for one speaker's; only where it asks for any."""
     if not run.by_speaker:
         return run
@@ -374,14 +374,27 @@ def _fitted_to_recording(
     count = sum(1 for _ in usable())
     if not count:
         return run
-    return run.fitted_to_speakers(lambda names: compute(usable(), names, run.features), [name] * count)
+    return run.adapt(_Windows(usable, run), [name] * count)
 
 
-_Transformed = tuple[list[Prediction], list[int], Heard]
+@dataclass(frozen=True)
+class _Windows:
+    """The windows of a recording as a `runs.FeatureSource`, computed one by one each time that they are asked for."""
+
+    read: Callable[[], Iterator[Waveform]]
+    run: Run | Ensemble
+
+    def of(self, streams: Sequence[str]) -> Iterator[Rows]:
+        """See `runs.FeatureSource`."""
+        for waveform in self.read():
+            yield from ClipFeatures([waveform], self.run.features).of(streams)
 
 
-def _transform(stretch: _Stretch, name: str, run: Run | Blend) -> _Transformed:
-    """A row a window, still without valence; and which of them can have one, with what is heard in those.
+_Transformed = tuple[list[Prediction], list[int], ClipFeatures]
+
+
+def _transform(stretch: _Stretch, name: str, run: Run | Ensemble) -> _Transformed:
+    """A row a window, still without valence; and which of them can have one, with the features of those.
 
     Raises:
         ClipError: the windows are one that is a whole recording and too short.
@@ -393,20 +406,20 @@ def _transform(stretch: _Stretch, name: str, run: Run | Blend) -> _Transformed:
     times = [((stretch.start + begin) / rate, (stretch.start + end) / rate) for begin, end in stretch.windows]
     rows = [Prediction(name, None, None, start, end) for start, end in times]
     usable = {place: samples for place, samples in enumerate(stretch.cut()) if not _refusal(samples, run)}
-    heard = Heard(list(usable.values()), run.features)
-    heard.of("log_mel")  # computed here; other streams follow when a member asks for them
-    return rows, list(usable), heard
+    source = ClipFeatures(list(usable.values()), run.features)
+    source.of(run.streams)  # computed here, while the window before is predicted
+    return rows, list(usable), source
 
 
-def _predict_stretch(transformed: _Transformed, run: Run | Blend) -> list[Prediction]:
-    rows, places, heard = transformed
-    values = run.hear_fitted(heard, [rows[place].file for place in places])
+def _predict_stretch(transformed: _Transformed, run: Run | Ensemble) -> list[Prediction]:
+    rows, places, source = transformed
+    values = run.predict(source, [rows[place].file for place in places])
     for place, value in zip(places, values.tolist(), strict=True):
         rows[place] = replace(rows[place], valence=value)
     return rows
 
 
-def _refusal(samples: Waveform, run: Run | Blend) -> ClipError | None:
+def _refusal(samples: Waveform, run: Run | Ensemble) -> ClipError | None:
     try:
         check_waveform(samples, run.features.n_fft)
     except ClipError as error:

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 PROTOCOLS = ("holdout", "cv")
 FOLD = "fold-"  # begins the name of a fold's division
-VALIDATED = (
-    "validated"  # in the folder of a training that was done once more with the validation clips: the first
-)
 OUT_OF_FOLD = (
     "out_of_fold"  # the part of every rated clip in a cross-validation, which tests each of them once
 )

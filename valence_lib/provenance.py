@@ -25,7 +25,7 @@ _NOT_BY_SOURCE = ("valence_lib.registry", "valence_lib.provenance")
 _DISTRIBUTIONS = (
     *("torch", "numpy", "scipy", "numba", "librosa", "soundfile", "soxr", "pandas", "scikit-learn"),
     *("matplotlib", "seaborn", "pillow", "safetensors", "papermill", "ipykernel", "nbformat", "nbconvert"),
-    *("pypandoc-binary", "typst", "pybtex", "optuna"),
+    *("pypandoc-binary", "typst", "pybtex", "optuna", "transformers"),
 )
 
 
@@ -150,7 +150,7 @@ def environment() -> dict[str, Any]:
     return {
         "python": python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": _versions(),
+        "packages": {name: version_of(name) or "not installed" for name in _DISTRIBUTIONS},
         "torch computes with": torch.backends.cpu.get_cpu_capability(),
         "numba compiles for": getattr(numba.config, "CPU_NAME", None) or llvmlite.binding.get_host_cpu_name(),
         "OpenBLAS computes with": ", ".join(sorted(blas)),
@@ -160,14 +160,19 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _DISTRIBUTIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+def version_of(distribution: str) -> str | None:
+    """Version of an installed package; None where it is not installed.
+
+    Of torch, the build is part of it: PyPI's build with CUDA is 2.13.0+cu130, though its metadata say 2.13.0.
+    """
+    if distribution == "torch":
+        import torch
+
+        return str(torch.__version__)
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
 
 
 def python_version() -> str:

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valence_lib.streams import Rows
-from valence_lib.voice import COLUMNS
 
 _FEWEST, _MOST = 4, 64  # clusters
 _CLIPS_PER_CLUSTER = 40
@@ -16,7 +15,7 @@ _SHRINKAGE = (
 )
 
 
-def pseudo_speakers(log_mels: Sequence[Rows], voices: Sequence[Rows]) -> NDArray[np.str_]:
+def pseudo_speakers(log_mels: Sequence[Rows], pitches: Sequence[Rows]) -> NDArray[np.str_]:
     """A cluster for each clip, "voice 00", "voice 01", ...: clips that sound alike in pitch and long-term spectrum.
 
     Each clip is described by the mean of its bands, less its level, and by its pitch: what a vocal tract, and a microphone,
@@ -27,15 +26,11 @@ def pseudo_speakers(log_mels: Sequence[Rows], voices: Sequence[Rows]) -> NDArray
     silhouette has no peak to choose their number by. Of more than 5,000 clips, those drawn at random are clustered, and
     the others join the nearest cluster's mean.
 
-    The clusters are not the speakers: their adjusted Rand index is 0.58 on EmoTale's 18 (purity 0.77; 99 % of the clips lie
-    in a cluster of their own sex), 0.65 on RAVDESS's 24, and 0.13 on 180 clips of the demo corpus, whose 15 voices are four
-    clusters then. In six folds by cluster, 81 % of EmoTale's test clips still have some clip of their speaker in training,
-    but of the speaker's other clips 30 % are there, against 84 % in random folds. Support vectors on the bands' means and
-    deviations have a CCC of 0.31 by cluster, 0.30 by speaker and 0.49 at random.
+    The clusters are not the speakers: their adjusted Rand index is 0.58 on EmoTale's 18 speakers.
 
     Args:
         log_mels: each [shape=(frames, n_mels)], dB.
-        voices: each [shape=(frames, columns)], the stream `voice` of the same clips.
+        pitches: each [shape=(frames, 2)], the stream `pitch` of the same clips.
 
     Returns:
         [shape=(clips,)]
@@ -47,7 +42,7 @@ def pseudo_speakers(log_mels: Sequence[Rows], voices: Sequence[Rows]) -> NDArray
     if n_clips == 1:  # nobody to be told apart from
         return np.array(["voice 00"])
     described = _whitened(
-        np.stack([_of_clip_and_halves(*clip) for clip in zip(log_mels, voices, strict=True)])
+        np.stack([_of_clip_and_halves(*clip) for clip in zip(log_mels, pitches, strict=True)])
     )
     drawn = np.sort(np.random.default_rng(0).permutation(n_clips)[:_MOST_COMPARED])
     n_clusters = min(int(np.clip(n_clips / _CLIPS_PER_CLUSTER, _FEWEST, _MOST)), n_clips)
@@ -74,10 +69,12 @@ def _whitened(descriptions: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.linalg.solve(np.linalg.cholesky(within), scaled.T).T
 
 
-def _of_clip_and_halves(log_mel: Rows, voice: Rows) -> NDArray[np.float64]:
+def _of_clip_and_halves(log_mel: Rows, pitch: Rows) -> NDArray[np.float64]:
     half = len(log_mel) // 2
     parts = [slice(None), slice(half), slice(half, None)] if half else [slice(None)] * 3
-    return np.stack([np.append(_long_term_spectrum(log_mel[part]), _pitch(voice[part])) for part in parts])
+    return np.stack(
+        [np.append(_long_term_spectrum(log_mel[part]), _lowest_quarter(pitch[part])) for part in parts]
+    )
 
 
 def _long_term_spectrum(log_mel: Rows) -> NDArray[np.float64]:
@@ -85,8 +82,7 @@ def _long_term_spectrum(log_mel: Rows) -> NDArray[np.float64]:
     return mean - mean.mean()
 
 
-def _pitch(voice: Rows) -> float:
-    """Octaves above 100 Hz, the lower quartile of the frames that are mostly voiced: nearer to a speaker's own than the mean."""
-    octaves, voicing = voice[:, COLUMNS.index("pitch")], voice[:, COLUMNS.index("voicing")]
-    voiced = octaves[voicing > 0.5]
-    return float(np.quantile(voiced if len(voiced) else octaves, 0.25))
+def _lowest_quarter(pitch: Rows) -> float:
+    """Octaves above 100 Hz, the lower quartile of the voiced frames: nearer to a speaker's own than the mean."""
+    octaves, voiced = pitch.T
+    return float(np.quantile(octaves[voiced > 0] if voiced.any() else octaves, 0.25))

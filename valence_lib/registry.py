@@ -4,8 +4,8 @@ A training is stale when its own model's module or its own resolved settings cha
 here (`provenance` sees to that), so that a new model or preset leaves all finished trainings as they are.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from valence_lib.errors import SettingsError, unknown_name
@@ -16,20 +16,16 @@ class Model(NamedTuple):
     """A model of the registry: where its class is, and how it is trained.
 
     Args:
-        source: module:class; "" for a blend, whose recipe names its members.
+        source: module:class.
         recipe: what differs from `TrainingSettings`.
         presets: where some are named, reports with PRESET=best show it, with these presets; else every report does.
-        one_seed: whether chance plays no part in its training.
-        needs: a package without which it is left out.
-        alone: whether it has runs of its own; else it is trained as a member of blends, which give it its rows.
+        fitted: whether it is fitted in one step, without epochs and without chance.
     """
 
     source: str
     recipe: Mapping[str, Any] = {}
     presets: tuple[str, ...] = ()
-    one_seed: bool = False
-    needs: str = ""
-    alone: bool = True
+    fitted: bool = False
 
     @property
     def module(self) -> str:
@@ -43,41 +39,49 @@ class Model(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """What models can hear of a clip, as rows of numbers: a function of the stream's name, in a module.
+    """Input features of a clip: a function of the stream's name, in a module.
 
     Args:
         module: that holds the function, which is called with `of` and `FeatureSettings` and returns
             [shape=(rows, width), dtype=float32].
         of: "waveform" [shape=(n_samples,)], or "log_mel" [shape=(frames, n_mels)], which is at hand without reading
             the corpus again.
-        per: "frame" for as many rows as the log-mel spectrogram has frames, aligned with them; "clip" for one row.
+        per: "frame" for as many rows as the log-mel spectrogram has frames, aligned with them; "clip" for one row, or
+            for one row a layer of an encoder.
+        groups: into so many groups of as many columns its columns fall, such as means and deviations.
+        needs: a package without which it cannot be computed.
+        command: that installs it.
     """
 
     module: str
     of: str = "waveform"
     per: str = "frame"
+    groups: int = 1
+    needs: str = ""
+    command: str = ""
 
 
 STREAMS = {
     "log_mel": Stream("valence_lib.features"),
-    "voice": Stream("valence_lib.voice"),
-    "fine_mel": Stream("valence_lib.fine_mel"),
-    "fine_timbre": Stream("valence_lib.fine_mel"),
+    "pitch": Stream("valence_lib.pitch"),
     "voice_statistics": Stream("valence_lib.voice_statistics", per="clip"),
-    "frame_statistics": Stream("valence_lib.frame_statistics", per="clip"),
     "log_mel_statistics": Stream("valence_lib.log_mel_statistics", of="log_mel", per="clip"),
-    "egemaps": Stream("valence_lib.opensmile_features", per="clip"),
-    "compare_2016": Stream("valence_lib.opensmile_features", per="clip"),
-}
-
-_ON_STATISTICS: dict[str, Any] = {"streams": "log_mel_statistics", "refit": True}
-_NEURAL: dict[str, Any] = {
-    "loss": "mse+ccc",
-    "side_weight": 0.3,
-    "mask_frames": 8,
-    "mask_columns": 6,
-    "averaged_epochs": 5,
-    "refit": True,
+    "speaker_encoder": Stream(
+        "valence_lib.speaker_encoder", per="clip", groups=2, needs="resemblyzer", command="make encoder"
+    ),
+    "encoder": Stream(
+        "valence_lib.encoders",
+        per="clip",
+        groups=2,
+        needs="transformers",
+        command='pip install "valence-lib[encoders]"',
+    ),
+    "egemaps": Stream(
+        "valence_lib.opensmile_features",
+        per="clip",
+        needs="opensmile",
+        command='pip install "valence-lib[opensmile]"',
+    ),
 }
 
 MODELS = {
@@ -88,90 +92,62 @@ MODELS = {
         "valence_lib.models.lstm2:LSTM2",
         {"learning_rate_period": 5, "learning_rate_factor": 0.5, "weight_decay": 1e-4},
     ),
+    # The hybrid that the course report proposes.
+    "CNNLSTM": Model("valence_lib.models.cnn_lstm:CNNLSTM", presets=("default",)),
     # Baselines.
-    "Ridge": Model("valence_lib.models.ridge:Ridge", _ON_STATISTICS, one_seed=True),
-    "SVR": Model("valence_lib.models.svr:SVR", _ON_STATISTICS, one_seed=True),
+    "Ridge": Model("valence_lib.models.ridge:Ridge", {"streams": ("log_mel_statistics",)}, fitted=True),
+    "SVR": Model("valence_lib.models.svr:SVR", {"streams": ("log_mel_statistics",)}, fitted=True),
     "EgemapsSVR": Model(
-        "valence_lib.models.svr:SVR",
-        {"streams": "egemaps", "refit": True},
-        presets=("default", "speaker"),
-        one_seed=True,
-        needs="opensmile",
+        "valence_lib.models.svr:SVR", {"streams": ("egemaps",)}, presets=("default", "speaker"), fitted=True
     ),
-    # Ours, alone and together; the presets give the networks their streams.
-    "VoiceSVR": Model(
-        "valence_lib.models.svr:SVR", {"streams": "voice_statistics", "refit": True}, alone=False
+    # Ours.
+    "GaussianProcess": Model(
+        "valence_lib.models.gaussian_process:GaussianProcess",
+        {"streams": ("voice_statistics", "speaker_encoder")},
+        fitted=True,
     ),
-    "VoiceRegression": Model(
-        "valence_lib.models.lasso_or_svr:LassoOrSVR",
-        {"streams": "voice_statistics+frame_statistics", "refit": True},
-        alone=False,
-    ),
-    "AttentionLSTM": Model("valence_lib.models.attention_lstm:AttentionLSTM", _NEURAL, alone=False),
-    "CNNLSTM": Model("valence_lib.models.cnn_lstm:CNNLSTM", _NEURAL, presets=("best",)),
-    "Blend": Model("", {"members": "VoiceSVR+AttentionLSTM"}, presets=("best", "best-speaker")),
 }
-SEED_MODELS = ("LSTM1", "CNN", "LSTM2")  # the course report's
-# Those that read frames, and are trained in epochs; the others are fitted to one row of numbers a clip, or blended.
-NETWORKS = tuple(
-    name
-    for name, entry in MODELS.items()
-    if entry.source and STREAMS[entry.recipe.get("streams", "log_mel").split("+")[0]].per == "frame"
-)
+COURSE_MODELS = ("LSTM1", "CNN", "LSTM2")  # the course report's
+BEST_MODEL = "GaussianProcess"
+# Those that read frames, and are trained in epochs; the others are fitted to one row of numbers a clip.
+NETWORKS = tuple(name for name, entry in MODELS.items() if not entry.fitted)
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {"standardise": "train"},
     "seed": {"standardise": "none"},  # raw decibels, as in the course report
     "clip": {"standardise": "clip"},
     "speaker": {"standardise": "speaker"},
-    "best": {"standardise": "train", "streams": "voice+fine_timbre"},
-    # Beside the same speaker's other clips, a clip's level and mean spectrum say how the voice is used; beside other
-    # recordings, they say whose it is, and mislead.
-    "best-speaker": {
-        "standardise": "speaker",
-        "streams": "voice+fine_mel",
-        "members": "VoiceRegression+AttentionLSTM",
-    },
     "tuned": {},  # what a sweep found best, which comes as changes: see `sweeping`
 }
 
 
-class Ingredient(NamedTuple):
-    """One line of the ablation ledger: what is taken away from the best model, or added to it.
+class Ablation(NamedTuple):
+    """One line of the ablation table: input features taken away from the best model, or added to it.
 
     Args:
-        words: what it is, in the report.
-        added: whether it is added; else it is taken away.
-        changes: of the settings of the model.
+        words: which, in the report.
+        added: whether they are added; else they are taken away.
+        streams: what the model then takes.
     """
 
     words: str
     added: bool
-    changes: Mapping[str, Any]
+    streams: tuple[str, ...]
 
 
-LEDGER = {
-    "no-ccc": Ingredient("CCC in the loss", False, {"loss": "mse"}),
-    "no-side-tasks": Ingredient("side tasks (arousal, dominance, emotion)", False, {"side_weight": 0.0}),
-    "no-masks": Ingredient("masks over time and frequency", False, {"mask_frames": 0, "mask_columns": 0}),
-    "no-average": Ingredient("the mean of the last epochs' weights", False, {"averaged_epochs": 1}),
-    "no-refit": Ingredient("training on validation clips too", False, {"refit": False}),
-    "no-voice": Ingredient("pitch, voicing and intensity for the network", False, {"streams": "fine_timbre"}),
-    "no-fine": Ingredient(
-        "short frames (the course's log-mel in their place)", False, {"streams": "voice+log_mel"}
-    ),
-    "by-speaker": Ingredient("standardising by speaker", True, {"standardise": "speaker"}),
-    "convolutions": Ingredient(
-        "the hybrid of convolutions and LSTM as a third member",
-        True,
-        {"members": "VoiceSVR+AttentionLSTM+CNNLSTM"},
-    ),
-    "long-frames": Ingredient(
-        "the course's log-mel for the network", True, {"streams": "voice+fine_timbre+log_mel"}
-    ),
+_BEST_STREAMS = MODELS[BEST_MODEL].recipe["streams"]
+ABLATIONS = {
+    "without-voice": Ablation("the voice statistics", False, ("speaker_encoder",)),
+    "without-encoder": Ablation("the speaker encoder", False, ("voice_statistics",)),
+    "with-log-mel": Ablation("statistics of the log-mel bands", True, (*_BEST_STREAMS, "log_mel_statistics")),
 }
-LEDGER_MODEL = "Blend"
-PRESETS |= {f"best-{name}": {**PRESETS["best"], **line.changes} for name, line in LEDGER.items()}
+PRESETS |= {name: {**PRESETS["default"], "streams": line.streams} for name, line in ABLATIONS.items()}
+# With an encoder that the user names.
+ENCODER_PRESETS = ("encoder", "encoder-speaker")
+PRESETS |= {
+    name: {"standardise": standardise, "streams": (*_BEST_STREAMS, "encoder")}
+    for name, standardise in zip(ENCODER_PRESETS, ("train", "speaker"), strict=True)
+}
 
 
 def model_entry(name: str) -> Model:
@@ -185,30 +161,35 @@ def model_entry(name: str) -> Model:
     return MODELS[name]
 
 
-def streams_named(names: str) -> tuple[str, ...]:
-    """The streams that a setting such as "log_mel+voice" names, side by side in this order.
+def check_streams(streams: Sequence[str]) -> None:
+    """Refuse input features that cannot stand side by side.
+
+    Args:
+        streams: names, of which "encoder:3" is layer 3 of those of "encoder".
 
     Raises:
-        SettingsError: one of them is unknown (the message names the nearest), or some have a row a frame and some
-            one a clip.
+        SettingsError: one of them is unknown (the message names the nearest), the part after the colon is no number
+            of a layer, or some have a row a frame and some one a clip.
     """
-    streams = tuple(names.split("+"))
-    for name in streams:
+    names = [name.partition(":")[0] for name in streams]
+    for name, given in zip(names, streams, strict=True):
         if name not in STREAMS:
             raise SettingsError(unknown_name("stream", name, STREAMS))
-    if len({STREAMS[name].per for name in streams}) > 1:
-        said = ", ".join(f"{name} has one row a {STREAMS[name].per}" for name in streams)
+        if given == name:
+            continue
+        if STREAMS[name].per == "frame":
+            raise SettingsError(f"the stream {given!r} names a layer, but {name} has one row a frame.")
+        if not given.partition(":")[2].isdecimal():
+            raise SettingsError(f"the stream {given!r} names no layer; expected a number, as in 'encoder:3'.")
+    if len({STREAMS[name].per for name in names}) != 1:
+        found = ", ".join(f"{name} has one row a {STREAMS[name].per}" for name in names) or "there is none"
         raise SettingsError(
-            f"streams={names!r} cannot stand side by side: {said}. Name streams of one kind, or blend two models."
+            f"streams={list(streams)} cannot stand side by side: {found}. Name one or more streams of one kind."
         )
-    return streams
 
 
 def training_settings(model: str, preset: str, seed: int, **changes: Any) -> TrainingSettings:
-    """The settings of one training, or of a blend: the model's recipe, then the preset, then `changes`.
-
-    A preset's streams are frames, for networks; models that are fitted to one row a clip keep their own. Its members are
-    for blends.
+    """The settings of one training: the model's recipe, then the preset, then `changes`.
 
     Raises:
         SettingsError: unknown model, preset, stream or parameter (the message names the nearest).
@@ -216,42 +197,33 @@ def training_settings(model: str, preset: str, seed: int, **changes: Any) -> Tra
     recipe = model_entry(model).recipe
     if preset not in PRESETS:
         raise SettingsError(unknown_name("preset", preset, PRESETS))
-    of_preset = dict(PRESETS[preset])
-    if "members" not in recipe:
-        of_preset.pop("members", None)
-        if model not in NETWORKS:
-            of_preset.pop("streams", None)
     named = {"model": model, "preset": preset, "seed": seed}
-    settings = TrainingSettings.from_mapping({**recipe, **of_preset, **named, **changes})
-    per = STREAMS[streams_named(settings.streams)[0]].per
+    settings = TrainingSettings.from_mapping({**recipe, **PRESETS[preset], **named, **changes})
+    check_streams(settings.streams)
+    per = STREAMS[settings.streams[0].partition(":")[0]].per
+    expected = "clip" if model_entry(model).fitted else "frame"
+    if per != expected:
+        raise SettingsError(
+            f"streams={list(settings.streams)} have one row a {per}, but {model} takes one row a {expected}; expected "
+            f"some of {', '.join(name for name, stream in STREAMS.items() if stream.per == expected)}."
+        )
     if per == "clip" and settings.standardise == "clip":
         raise SettingsError(
-            f"standardise='clip' was given for {settings.streams}, of which a clip has one row, which would become 0; "
-            "expected 'train', 'speaker' or 'none'."
+            f"standardise='clip' was given for {list(settings.streams)}, of which a clip has one row, which would "
+            "become 0; expected 'train', 'speaker' or 'none'."
         )
     return settings
 
 
-def trainings(model: str, preset: str, seed: int, **changes: Any) -> dict[str, TrainingSettings]:
-    """The settings of every training that a run consists of, by the member's name; "" where it is the run itself.
-
-    Raises:
-        SettingsError: as for `training_settings`, also for a member of a blend.
-    """
-    settings = training_settings(model, preset, seed, **changes)
-    if not settings.members:
-        return {"": settings}
-    found = {}
-    for member in settings.members.split("+"):
-        left_out = {"members"} if member in NETWORKS else {"members", "streams", "side_weight"}
-        own = {name: value for name, value in changes.items() if name not in left_out}
-        found[member] = replace(training_settings(member, preset, seed, **own), members="")
-    return found
+def missing_packages(streams: Sequence[str]) -> dict[str, str]:
+    """The packages that these input features need and that are not installed, each with the command that installs it."""
+    needed = {
+        entry.needs: entry.command for name in streams if (entry := STREAMS[name.partition(":")[0]]).needs
+    }
+    return {package: command for package, command in needed.items() if find_spec(package) is None}
 
 
 def modules_of(settings: TrainingSettings) -> list[str]:
-    """The modules that a training reaches by the registry's names: its model's, and those of what it hears."""
-    return [
-        MODELS[settings.model].module,
-        *(STREAMS[name].module for name in streams_named(settings.streams)),
-    ]
+    """The modules that a training reaches by the registry's names: its model's, and those of its input features."""
+    streams = [name.partition(":")[0] for name in settings.streams]
+    return [MODELS[settings.model].module, *(STREAMS[name].module for name in streams)]

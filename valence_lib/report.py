@@ -3,8 +3,8 @@
 reports/<name>/
   preprocess/       clips.csv, quarantine.csv, near_duplicates.csv, corpus.json, and divisions.csv of a cross-validation
   runs/<run>/       one training each; <run> is model-preset-seed
-  leakage/<design>/ what the chosen model predicts on folds of another design
-  errors/           what the error analysis found: errors.json, and worst.npz, the worst clips and what was heard in them
+  leakage/          predictions on folds that share speakers or sentences with training clips, or neither
+  errors/           results of the error analysis: errors.json, and worst.npz, the worst clips and what matters in them
   results.json      the contract for other programs and the source of every number in the report
   seconds.json      what was measured with a clock, apart from what can be had again
   predictions.csv   for an unlabelled test part, in the course format
@@ -108,6 +108,7 @@ def save_preprocessed(
     split: Split,
     admitted: CorpusSettings,
     features: FeatureSettings,
+    encoder_name: str = "",
 ) -> None:
     """Write preprocess/: the usable clips with their parts, the quarantine, and what is known of the corpus.
 
@@ -115,6 +116,7 @@ def save_preprocessed(
         clips: as `inspect_corpus` makes them, with the part (and fold) that `split` gives them.
         near: pairs of clips that are nearly the same, as `near_duplicates` finds them.
         given: the part that the corpus itself names for each clip, else "".
+        encoder_name: what the user calls the pretrained encoder of `features`; "" where there is none.
     """
     save_frame(folder / "preprocess" / "clips.csv", clips)
     save_frame(folder / "preprocess" / "near_duplicates.csv", near)
@@ -158,6 +160,9 @@ def save_preprocessed(
             },
         },
         "features": features.to_mapping(),
+        "encoder": {"name": encoder_name, "digest": features.encoder, "layer": features.encoder_layer}
+        if features.encoder
+        else None,
     }
     write_json(folder / "preprocess" / "corpus.json", content)
 
@@ -250,7 +255,7 @@ def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def save_worst(folder: Path, waveforms: Sequence[Waveform], occlusions: Sequence[Occlusion]) -> None:
-    """Write worst.npz: some clips, and what a model heard in each, for `load_worst`."""
+    """Write worst.npz: some clips, and what in each matters to a model, for `load_worst`."""
     arrays: dict[str, Any] = {}
     for number, (waveform, occlusion) in enumerate(zip(waveforms, occlusions, strict=True)):
         arrays[f"waveform {number}"] = waveform

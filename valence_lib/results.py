@@ -15,8 +15,8 @@ from valence_lib.evaluation import Resampling, compare, corrected, groups_of, sc
 from valence_lib.files import digest_of
 from valence_lib.leakage import measure
 from valence_lib.metrics import METRICS
-from valence_lib.protocols import OUT_OF_FOLD, VALIDATED, Divisions
-from valence_lib.registry import LEDGER, LEDGER_MODEL
+from valence_lib.protocols import OUT_OF_FOLD, Divisions
+from valence_lib.registry import ABLATIONS, BEST_MODEL, MODELS
 from valence_lib.report import load_divisions, load_frame, load_json, run_name
 from valence_lib.tables import title_of
 
@@ -100,8 +100,11 @@ class _Scored:
         )
 
 
-def choose(folder: Path, runs: Sequence[str]) -> dict[str, str]:
+def choose(folder: Path, runs: Sequence[str], fitted: bool = False) -> dict[str, str]:
     """The model, preset and run that a report goes on with: see `_choose`.
+
+    Args:
+        fitted: choose among models that are fitted in one step alone.
 
     Raises:
         RunError: one of the runs is not finished.
@@ -109,7 +112,7 @@ def choose(folder: Path, runs: Sequence[str]) -> dict[str, str]:
     scores: dict[tuple[Key, str], dict[int, float]] = {}
     for run in runs:
         training = load_json(folder / "runs" / run / "settings.json")["training"]
-        if _in_ledger((training["model"], training["preset"])):
+        if training["preset"] in ABLATIONS or (fitted and not MODELS[training["model"]].fitted):
             continue
         frame = load_frame(folder / "runs" / run / "predictions.csv")
         held_out = frame[frame["part"] == "validation"]
@@ -122,13 +125,11 @@ def choose(folder: Path, runs: Sequence[str]) -> dict[str, str]:
 def collect_results(
     folder: Path,
     runs: Sequence[str],
-    designs: Sequence[str] = (),
     tuning: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """The content of results.json and of seconds.json, from the runs' folders.
 
     Args:
-        designs: of the leakage meter, which lie in leakage/.
         tuning: content of sweep/best.json, where the tuned preset is among the runs.
 
     Raises:
@@ -156,22 +157,13 @@ def collect_results(
             if of_part.part in set(frame["part"]):
                 of_part.add(key, training["seed"], frame)
         seconds.setdefault(title_of(training), []).append(_seconds(folder / "runs" / run))
-        if content.get("members") and training.get("members") and not _in_ledger(key):
-            for member, alone in _members(folder / "runs" / run, training["preset"]).items():
-                settings[member] = alone["settings"]
-                for of_part in scored.values():
-                    of_part.add(member, training["seed"], alone["predictions"])
-    shown = {key: made for key, made in settings.items() if not _in_ledger(key)}
+    shown = {key: made for key, made in settings.items() if key[1] not in ABLATIONS}
     rows = [
         row
         for of_part in scored.values()
         for row in [
             of_part.mean_row(),
-            *(
-                of_part.row(key, made["standardise"], made["parameters"])
-                | {"member_of": made.get("member_of", "")}
-                for key, made in shown.items()
-            ),
+            *(of_part.row(key, made["standardise"], made["parameters"]) for key, made in shown.items()),
         ]
     ]
     tested = scored[list(scored)[-1]]
@@ -193,7 +185,7 @@ def collect_results(
             "optima": optima(tested.truth, own),
         },
         "intervals_coverage": _coverage(tested, own),
-        "leakage": measure(folder / "leakage", designs, _by_speaker(corpus, tested, own, divisions)),
+        "leakage": measure(folder / "leakage"),
         "rows": rows,
     }
     if tuning:
@@ -201,24 +193,11 @@ def collect_results(
     return results, {title: float(np.mean(measured)) for title, measured in seconds.items()}
 
 
-def _members(run: Path, preset: str) -> dict[Key, dict[str, Any]]:
-    """What each member of a blend predicts alone, and its settings, by its model and the blend's preset."""
-    frame = load_frame(run / "members.csv")
-    found = {}
-    for member, of_member in frame.groupby("member", sort=False):
-        place = next(path.parent for path in sorted(run.rglob("settings.json")) if path.parent.name == member)
-        content = load_json(place / "settings.json")
-        made = content["training"] | {"parameters": content["parameters"], "member_of": run.name}
-        found[str(member), preset] = {"settings": made, "predictions": of_member}
-    return found
-
-
 def _seconds(run: Path) -> float:
     """Seconds of all trainings of a run."""
     if members := load_json(run / "settings.json").get("members"):
         return sum(_seconds(run / member) for member in members)
-    first = run / VALIDATED
-    return sum(float(load_json(each / "seconds.json")["seconds"]) for each in (run, first) if each.is_dir())
+    return float(load_json(run / "seconds.json")["seconds"])
 
 
 def _choose(scores: Mapping[tuple[Key, str], Mapping[int, float]]) -> dict[str, str]:
@@ -245,39 +224,27 @@ def _coverage(tested: _Scored, own: np.ndarray) -> dict[str, Any] | None:
     return coverage(tested.truth, own, tested.groups)
 
 
-def _in_ledger(key: Key) -> bool:
-    """Whether a model and preset are a line of the ablation ledger, and no row of the report's tables."""
-    return key[0] == LEDGER_MODEL and key[1].removeprefix("best-") in LEDGER
-
-
 def _ablation(tested: _Scored, settings: Mapping[Key, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the best model loses or wins by each ingredient, trained once, against itself with the same seed.
+    """How the best model's scores change with its input features, and with standardising by speaker.
 
     Returns:
-        One row a line of the ledger, and one for each member taken away and for the recipe by speaker: words, added, model,
-        preset, parameters, and by metric score and comparison (its score less that of the best model).
+        One row a line of the ablation table: words, added, model, preset, parameters, and by metric the score and the
+        comparison with the best model (its score less that of the best model). None without such runs.
     """
-    best = LEDGER_MODEL, "best"
-    if best not in tested.predictions:
-        return []
-    members = settings[best]["members"].split("+")
-    lines = [(line.words, line.added, (LEDGER_MODEL, f"best-{name}")) for name, line in LEDGER.items()]
-    if len(members) == 2:
-        first, second = members
-        lines += [(first, False, (second, "best")), (second, False, (first, "best"))]
-    lines.append(
-        (
-            "the whole recipe by speaker (level, mean spectra, Lasso or SVR)",
-            True,
-            (LEDGER_MODEL, "best-speaker"),
-        )
-    )
+    lines = [(line.words, line.added, (BEST_MODEL, preset)) for preset, line in ABLATIONS.items()]
     lines = [line for line in lines if line[2] in tested.predictions]
-    seed, own = next(iter(tested.predictions[best].items()))
-    others = [tested.predictions[key].get(seed, tested.of(key)[0]) for _, _, key in lines]
+    if not lines or (BEST_MODEL, "default") not in tested.predictions:
+        return []
+    others = [
+        ("the encoder that was named", True, (BEST_MODEL, "encoder")),
+        ("standardising by speaker", True, (BEST_MODEL, "speaker")),
+    ]
+    lines += [line for line in others if line[2] in tested.predictions]
+    best = tested.of((BEST_MODEL, "default"))
     comparisons = {
         metric: corrected(
-            metric, [compare(metric, tested.truth, [other], [own], tested.resampling) for other in others]
+            metric,
+            [compare(metric, tested.truth, tested.of(key), best, tested.resampling) for _, _, key in lines],
         )
         for metric in ("mse", "ccc")
     }
@@ -290,29 +257,15 @@ def _ablation(tested: _Scored, settings: Mapping[Key, Mapping[str, Any]]) -> lis
             "parameters": settings[key]["parameters"],
         }
         | {
-            metric: {"score": METRICS[metric](tested.truth, others[number])} | vars(made[number])
+            metric: {"score": METRICS[metric](tested.truth, tested.of(key)[0])} | vars(made[number])
             for metric, made in comparisons.items()
         }
         for number, (words, added, key) in enumerate(lines)
     ]
 
 
-def _by_speaker(
-    corpus: Mapping[str, Any], tested: _Scored, own: np.ndarray, divisions: Divisions
-) -> pd.DataFrame | None:
-    """The chosen run's predictions, where the report's own folds are those of the leakage meter's design "speaker"."""
-    if corpus["split"]["protocol"] != "cv" or corpus["split"]["by"] != "speaker":
-        return None
-    frame = tested.clips[["id", "speaker", "truth"]].assign(prediction=own)
-    # Of models that are fitted again, validation clips are trained on too: as in the other designs.
-    frame.attrs["trained"] = np.mean(
-        [np.isin(parts, ["train", "validation"]).sum() for parts in divisions.values()]
-    )
-    return frame
-
-
 def _seeds_compared(tested: _Scored, key: Key) -> list[dict[str, Any]]:
-    """Every two seeds of a model against each other, by MSE and CCC: what luck in training alone makes."""
+    """Every two seeds of a model against each other, by MSE and CCC: the part of chance in training."""
     by_seed = tested.predictions[key]
     pairs = list(combinations(by_seed, 2))
     made = {

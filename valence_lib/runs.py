@@ -4,16 +4,17 @@ runs/<run>/
   settings.json       the resolved settings of features and training, and the model's size
   best.safetensors    weights of the epoch with the lowest validation MSE, and the standardiser
   history.csv         one row an epoch
+  validation.csv      of a model that is fitted in one step: predictions of the validation clips by a fit without them
   finished.json       which training this was
-  .training/          the same of a training that is under way, and last.safetensors: weights and optimiser to go on from
+  .training/          the same of a training that is not finished, and last.safetensors: weights and optimiser to go on from
 
-Where one run is several trainings, of the folds of a cross-validation or of the members of a blend, each has such a folder
-within the run's own, whose settings.json names them as "members"; together they predict their mean.
+A run of a cross-validation has such a folder for each fold within its own, whose settings.json names them as "members";
+together they predict their mean.
 """
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -30,7 +31,6 @@ from valence_lib.errors import RunError, SettingsError
 from valence_lib.features import Standardiser
 from valence_lib.files import write_json, written_whole
 from valence_lib.models import build_model, count_parameters
-from valence_lib.protocols import FOLD, VALIDATED
 from valence_lib.settings import FeatureSettings, TrainingSettings
 from valence_lib.streams import Rows
 
@@ -76,23 +76,23 @@ def predict_batches(model: nn.Module, batches: Iterable[Batch]) -> dict[int, flo
     return dict(zip(rows, torch.cat(predictions).double().tolist(), strict=True)) if rows else {}
 
 
-class Hearing(Protocol):
-    """Clips that can be heard through any streams, such as `streams.Heard`."""
+class FeatureSource(Protocol):
+    """Clips whose input features can be computed or read, such as `streams.ClipFeatures`."""
 
-    def of(self, names: str) -> Sequence[Rows]:
+    def of(self, streams: Sequence[str]) -> Iterable[Rows]:
         """Each clip's rows of the streams, side by side."""
         ...
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model that can be used.
+    """A trained model that predicts.
 
     Args:
-        features: the settings of the spectrograms that it takes.
+        features: the settings of the features that it takes.
         training: the settings that it was trained with.
         model: with the weights of its best epoch.
-        standardiser: fitted on its training part.
+        standardiser: fitted on its training clips.
     """
 
     features: FeatureSettings
@@ -112,7 +112,7 @@ class Run:
             tensors, _ = read_tensors(folder / "best.safetensors")
             features = FeatureSettings.from_mapping(settings["features"])
             training = TrainingSettings.from_mapping(settings["training"])
-            model = build_model(training.model, settings["width"])
+            model = build_model(training.model, settings["widths"])
             model.load_state_dict(part_of(tensors, "model"))
             standardiser = _standardiser(training.standardise, settings, tensors)
         except _DAMAGES as error:
@@ -123,57 +123,43 @@ class Run:
         return cls(features, training, model.eval(), standardiser)
 
     @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams of its input."""
+        return self.training.streams
+
+    @property
     def by_speaker(self) -> bool:
         """Whether it needs the statistics of each speaker's clips."""
         return self.standardiser.kind == "speaker"
 
-    def hear(self, clips: Hearing, speakers: Sequence[str]) -> NDArray[np.float64]:
-        """Valence of each clip [shape=(clips,)], in rating points.
+    def adapt(self, source: FeatureSource, speakers: Sequence[str]) -> "Run":
+        """This run with the statistics of the speakers of these clips, where it standardises by speaker; else itself.
 
         Args:
-            clips: which give each clip's rows of the streams that this run was trained with.
-            speakers: as for `predict`.
-        """
-        return self.predict(clips.of(self.training.streams), speakers)
-
-    def hear_fitted(self, clips: Hearing, speakers: Sequence[str]) -> NDArray[np.float64]:
-        """As `hear`, with the statistics that the run already has."""
-        return self.predict_fitted(clips.of(self.training.streams), speakers)
-
-    def predict(self, clips: Sequence[Rows], speakers: Sequence[str]) -> NDArray[np.float64]:
-        """Valence of each clip [shape=(clips,)], in rating points.
-
-        Args:
-            clips: each one's rows of the streams that this run was trained with, such as its spectrogram, as
-                `log_mel` makes it with `self.features`.
-            speakers: who speaks in each; matters only to a run that standardises by speaker, which takes
-                each speaker's statistics from the clips given here.
-        """
-        fitted = self.fitted_to_speakers(lambda names: clips, speakers)
-        return fitted.predict_fitted(clips, speakers)
-
-    def fitted_to_speakers(self, read: Callable[[str], Iterable[Rows]], speakers: Sequence[str]) -> "Run":
-        """This run with the statistics of new speakers, where it standardises by speaker; else itself.
-
-        Args:
-            read: gives each clip's rows of the streams that it is asked for; called only where they are needed.
-            speakers: who speaks in each.
+            source: gives the input features; asked only where they are needed.
+            speakers: the speaker of each clip.
 
         Raises:
             SettingsError: a speaker has no name, or there is no clip.
         """
         if not self.by_speaker:
             return self
-        clips = read(self.training.streams)
+        clips = source.of(self.streams)
         standardiser = Standardiser.fit("speaker", clips, speakers, [False] * len(speakers))
         return dataclasses.replace(self, standardiser=standardiser)
 
-    def predict_fitted(self, clips: Sequence[Rows], speakers: Sequence[str]) -> NDArray[np.float64]:
-        """As `predict`, with the statistics that the run already has.
+    def predict(self, source: FeatureSource, speakers: Sequence[str]) -> NDArray[np.float64]:
+        """Valence of each clip [shape=(clips,)], in rating points.
+
+        Args:
+            source: gives the input features that this run was trained with.
+            speakers: the speaker of each clip; used only by a run that standardises by speaker, which has the
+                statistics of the speakers that it was adapted to.
 
         Raises:
-            SettingsError: the run standardises by speaker, and has none of one of these.
+            SettingsError: the run standardises by speaker, and has no statistics of one of these.
         """
+        clips = list(source.of(self.streams))
         lengths = np.array([len(rows) for rows in clips], dtype=np.int64)
         recurrent = any(isinstance(part, nn.RNNBase) for part in self.model.modules())
         most_frames = _FRAMES_PER_RECURRENT_BATCH if recurrent else _FRAMES_PER_BATCH
@@ -184,63 +170,56 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Blend:
+class Ensemble:
     """Trained models that predict together, by the mean of what each predicts; used as a `Run` is."""
 
-    members: "tuple[Run | Blend, ...]"
+    members: tuple[Run, ...]
 
     @property
     def features(self) -> FeatureSettings:
-        """The settings of the spectrograms that its members take."""
+        """The settings of the features that its members take."""
         return self.members[0].features
 
     @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams of its members' input, those of all members."""
+        return tuple(dict.fromkeys(name for member in self.members for name in member.streams))
+
+    @property
     def by_speaker(self) -> bool:
-        """Whether a member needs the statistics of each speaker's clips."""
-        return any(member.by_speaker for member in self.members)
+        """Whether its members need the statistics of each speaker's clips."""
+        return self.members[0].by_speaker
 
-    def hear(self, clips: Hearing, speakers: Sequence[str]) -> NDArray[np.float64]:
-        """See `Run.hear`."""
-        return np.mean([member.hear(clips, speakers) for member in self.members], axis=0)
+    def adapt(self, source: FeatureSource, speakers: Sequence[str]) -> "Ensemble":
+        """See `Run.adapt`."""
+        return Ensemble(tuple(member.adapt(source, speakers) for member in self.members))
 
-    def hear_fitted(self, clips: Hearing, speakers: Sequence[str]) -> NDArray[np.float64]:
-        """See `Run.hear_fitted`."""
-        return np.mean([member.hear_fitted(clips, speakers) for member in self.members], axis=0)
-
-    def fitted_to_speakers(self, read: Callable[[str], Iterable[Rows]], speakers: Sequence[str]) -> "Blend":
-        """See `Run.fitted_to_speakers`."""
-        return Blend(tuple(member.fitted_to_speakers(read, speakers) for member in self.members))
+    def predict(self, source: FeatureSource, speakers: Sequence[str]) -> NDArray[np.float64]:
+        """See `Run.predict`."""
+        return np.mean([member.predict(source, speakers) for member in self.members], axis=0)
 
 
-def load_run(folder: Path, validated: bool = False) -> Run | Blend:
-    """Read a run's folder, be it one training or several that predict together.
-
-    Args:
-        validated: of a run that was trained once more with the validation clips, take the training without them.
+def load_run(folder: Path) -> Run | Ensemble:
+    """Read a run's folder, be it one training or the folds of a cross-validation.
 
     Raises:
         RunError: it is not a finished run, or it is damaged.
     """
-    members = read_members(folder)
-    if members:
-        return Blend(tuple(load_run(folder / member, validated) for member in members))
-    return Run.load(folder / VALIDATED if validated and (folder / VALIDATED).is_dir() else folder)
-
-
-def read_members(folder: Path) -> list[str]:
-    """The names of the trainings of which a run consists; none where it is one training."""
     path = folder / "settings.json"
     try:
-        return list(json.loads(path.read_text(encoding="utf-8")).get("members", []))
+        members = json.loads(path.read_text(encoding="utf-8")).get("members", [])
     except (OSError, ValueError, AttributeError) as error:
         raise RunError(
             f"{str(folder)!r} is not a run that can be used ({error}); expected a folder such as "
             "reports/demo/runs/LSTM2-default-0 with settings.json."
         ) from error
+    if members:
+        return Ensemble(tuple(Run.load(folder / member) for member in members))
+    return Run.load(folder)
 
 
 def save_members(folder: Path, training: TrainingSettings, members: Sequence[str]) -> None:
-    """Write the settings.json of a run that consists of several trainings, which lie below it already.
+    """Write the settings.json of a cross-validation, whose folds lie below it already.
 
     Its parameters are those of one fold: all that adjusts a prediction of a held-out clip.
     """
@@ -248,8 +227,7 @@ def save_members(folder: Path, training: TrainingSettings, members: Sequence[str
         json.loads((folder / member / "settings.json").read_text(encoding="utf-8"))["parameters"]
         for member in members
     ]
-    parameters = max(sizes) if members[0].startswith(FOLD) else sum(sizes)
-    content = {"training": training.to_mapping(), "members": list(members), "parameters": parameters}
+    content = {"training": training.to_mapping(), "members": list(members), "parameters": max(sizes)}
     write_json(folder / "settings.json", content)
 
 
@@ -259,13 +237,13 @@ def save_settings(
     training: TrainingSettings,
     standardiser: Standardiser,
     model: nn.Module,
-    width: int,
+    widths: Sequence[int],
 ) -> None:
-    """Write a run's resolved settings, which `Run.load` reads; `width`: columns of what the model hears."""
+    """Write a run's resolved settings, which `Run.load` reads; `widths`: columns of each stream of the input."""
     content = {
         "features": features.to_mapping(),
         "training": training.to_mapping(),
-        "width": width,
+        "widths": list(widths),
         "standardiser_groups": list(standardiser.groups),
         "parameters": count_parameters(model),
     }

@@ -12,7 +12,7 @@ import pandas as pd
 
 from valence_lib.error_groups import REST, SMALLEST_CLIPS, SMALLEST_SPEAKERS, TOO_SMALL, Disagreement
 from valence_lib.errors import RunError
-from valence_lib.registry import LEDGER, LEDGER_MODEL, MODELS, NETWORKS
+from valence_lib.registry import BEST_MODEL, MODELS, NETWORKS
 from valence_lib.report import row_of
 from valence_lib.tables import PART_WORDS, difference_of, rounded, with_interval
 
@@ -127,7 +127,7 @@ def chosen_against_others(results: Results) -> str:
     marked = {(row["model"], row["preset"]) for row in results["rows"] if row["standardise"] == "speaker"}
     lower = bool(marked) and tuple(first) not in marked  # which are then not chosen, however low theirs is
     return (
-        f"{chosen} has the lowest validation MSE, averaged over seeds, {'of all that hear nothing but the clip, ' * lower}"
+        f"{chosen} has the lowest validation MSE, averaged over seeds, {'of those that are not standardised by speaker, ' * lower}"
         "and was chosen by it. "
         f"By its MSE on the {PART_WORDS[results['tested']]} clips it {'; it '.join(parts)}."
     )
@@ -175,7 +175,7 @@ def against_rater(results: Results) -> str:
 def _best_by_speaker(results: Results) -> tuple[str, str] | None:
     """The chosen model standardised by speaker, or else, by validation MSE, the best that is; None where none is, or is chosen."""
     chosen = results["chosen"]["model"], results["chosen"]["preset"]
-    rows = [row for row in results["rows"] if row["standardise"] == "speaker" and not row["member_of"]]
+    rows = [row for row in results["rows"] if row["standardise"] == "speaker"]
     if not rows or chosen in [(row["model"], row["preset"]) for row in rows]:
         return None
     same = [row for row in rows if row["model"] == chosen[0]]
@@ -209,50 +209,37 @@ def _rater(results: Results) -> str:
 
 
 def network_of(results: Results) -> tuple[str, str]:
-    """The model and preset of the network to draw: the chosen one, or the first in the chosen blend, or else the best."""
+    """The model and preset of the network to draw: the chosen one, or else the network with the lowest validation MSE."""
     chosen = results["chosen"]["model"], results["chosen"]["preset"]
-    for member in str(MODELS[chosen[0]].recipe.get("members", chosen[0])).split("+"):
-        if member in NETWORKS:
-            return member, chosen[1]
+    if chosen[0] in NETWORKS:
+        return chosen
     networks = [row for row in results["rows"] if row["part"] == "validation" and row["model"] in NETWORKS]
     best = min(networks, key=lambda row: row["mse"])
     return best["model"], best["preset"]
 
 
-def heard_by(streams: str) -> str:
-    """What a model hears that is told "voice+fine_mel"."""
-    words = {
-        "log_mel": "log-mel spectrogram",
-        "voice": "pitch, voicing, intensity",
-        "fine_mel": "short frames",
-        "fine_timbre": "short frames",
-    }
-    return ", ".join(words.get(name, name.replace("_", " ")) for name in streams.split("+"))
-
-
 def why_drawn(results: Results) -> str:
-    """What the network of `network_of` is to the chosen model."""
+    """Why the network of `network_of` is drawn."""
     chosen, (drawn, _) = results["chosen"]["model"], network_of(results)
     if drawn == chosen:
         return "the model that was chosen by its validation MSE"
-    members = MODELS[chosen].recipe.get("members", "")
-    if drawn in members.split("+"):
-        return (
-            f"the network among the members of {chosen} ({members.replace('+', ', ')}), the model that was chosen by its "
-            "validation MSE"
-        )
     return f"the network with the lowest validation MSE; {chosen}, which has a lower one, is none"
 
 
-def left_out(results: Results) -> str:
-    """Which models have no row since what they need is not installed; "" where none lacks."""
-    there = {row["model"] for row in results["rows"]}
-    lacking = [(model, entry.needs) for model, entry in MODELS.items() if entry.needs and model not in there]
-    if not lacking:
-        return ""
-    needs = _listed(list(dict.fromkeys(needed for _, needed in lacking)))
-    models = _listed([model for model, _ in lacking])
-    return f"Left out, since {needs}, an optional extra, was not installed: {models}."
+def left_out(missing: Sequence[Mapping[str, str]]) -> str:
+    """Which models have no row since a package is not installed, and the command that installs it; "" where there is none.
+
+    Args:
+        missing: as `jobs.Request.missing` gives it.
+    """
+    commands = {row["package"]: row["command"] for row in missing}
+    parts = []
+    for package, command in commands.items():
+        models = list(dict.fromkeys(row["model"] for row in missing if row["package"] == package))
+        parts.append(
+            f"{_listed(models)}, which {'need' if len(models) > 1 else 'needs'} {package} (`{command}`)"
+        )
+    return f"Left out, since what they need is not installed: {'; '.join(parts)}." if parts else ""
 
 
 def against_the_mean(results: Results) -> str:
@@ -272,11 +259,8 @@ def against_the_mean(results: Results) -> str:
 
 def alike(results: Results) -> str:
     """That no clips are nearly the same recording; "" where some are, of which `warnings` tells."""
-    return (
-        ""
-        if results["near_duplicates"]["pairs"]
-        else "No two clips were found to be nearly the same recording. "
-    )
+    pairs = results["near_duplicates"]["pairs"]
+    return "" if pairs else "No two clips were found to be nearly the same recording. "
 
 
 def standardising(results: Results, model: str, preset: str) -> str:
@@ -285,57 +269,39 @@ def standardising(results: Results, model: str, preset: str) -> str:
         return f"{model} was trained on raw decibels alone."
     if not any(row["model"] == model and row["preset"] == "seed" for row in results["rows"]):
         return f"{model} was trained with the {preset} preset alone."
-    ours, raw = (
-        row_of(results, model, preset, results["tested"]),
-        row_of(results, model, "seed", results["tested"]),
-    )
-    comparison = _comparison(results, [model, preset], [model, "seed"])
-    verdict = {
-        "better": "standardising makes it **better**",
-        "worse": "standardising makes it **worse**",
-        "tie": _tie(comparison),
-    }[comparison["verdict"]]
-    return (
-        f"{model} has a {PART_WORDS[results['tested']]} MSE of {rounded(ours['mse'])} with the {preset} preset and of {rounded(raw['mse'])} on raw "
-        f"decibels (CCC {rounded(ours['ccc'])} and {rounded(raw['ccc'])}): {verdict}, by "
-        f"{difference_of(comparison)} of MSE."
-    )
+    return _effect(results, model, preset, "seed", "standardising")
 
 
 def tuning(results: Results) -> str:
     """What tuning changes: the tuned preset against the first preset of the same model, on the tested clips."""
     model = results["tuning"]["model"]
     other = next(row["preset"] for row in results["rows"] if row["model"] == model)
-    ours, before = (
-        row_of(results, model, "tuned", results["tested"]),
-        row_of(results, model, other, results["tested"]),
-    )
-    comparison = _comparison(results, [model, "tuned"], [model, other])
-    verdict = {
-        "better": "tuning makes it **better**",
-        "worse": "tuning makes it **worse**",
-        "tie": _tie(comparison),
-    }[comparison["verdict"]]
+    return _effect(results, model, "tuned", other, "tuning")
+
+
+def _effect(results: Results, model: str, preset: str, other: str, what: str) -> str:
+    """What a preset changes about a model, against another preset of it."""
+    ours, theirs = (row_of(results, model, name, results["tested"]) for name in (preset, other))
+    comparison = _comparison(results, [model, preset], [model, other])
+    verdict = _tie(comparison)
+    if comparison["verdict"] != "tie":
+        verdict = f"{what} makes it **{comparison['verdict']}**"
     return (
-        f"{model} has a {PART_WORDS[results['tested']]} MSE of {rounded(ours['mse'])} with the tuned preset and of {rounded(before['mse'])} with the "
-        f"{other} preset (CCC {rounded(ours['ccc'])} and {rounded(before['ccc'])}): {verdict}; the MSE differs by "
-        f"{difference_of(comparison)}."
+        f"{model} has a {PART_WORDS[results['tested']]} MSE of {rounded(ours['mse'])} with the {preset} preset and of {rounded(theirs['mse'])} with the "
+        f"{other} preset (CCC {rounded(ours['ccc'])} and {rounded(theirs['ccc'])}): {verdict}; the MSE differs by {difference_of(comparison)}."
     )
 
 
 def presets(results: Results) -> str:
     """What the presets of this report do."""
     ways = {
-        f"best-{name}": f"the **best-{name}** preset is a line of the ablation ledger" for name in LEDGER
-    } | {
         "seed": "the **seed** preset feeds raw decibels, as the course report does",
-        "default": "the **default** preset brings every mel band to mean 0 and deviation 1 by the training clips' statistics",
+        "default": "the **default** preset brings every column of the input to mean 0 and deviation 1 by the training clips' statistics",
         "clip": "the **clip** preset brings every mel band to mean 0 and deviation 1 within each clip",
-        "speaker": "the **speaker** preset brings every mel band to mean 0 and deviation 1 over all clips of the clip's "
+        "speaker": "the **speaker** preset brings every column to mean 0 and deviation 1 over all clips of the clip's "
         "speaker, held-out ones included (their audio, not their ratings)",
-        "best": "the **best** preset is the default one with the recipes that won here",
-        "best-speaker": "the **best-speaker** preset is its recipe for what is standardised over all clips of the clip's "
-        "speaker, held-out ones included: VoiceRegression takes VoiceSVR's place, and the network hears the level too",
+        "encoder": "the **encoder** preset adds the features of the encoder that was named to those of the default preset",
+        "encoder-speaker": "the **encoder-speaker** preset adds them to those of the speaker preset",
         "tuned": "the **tuned** preset trains as a sweep over hyperparameters found best",
     }
     used = list(dict.fromkeys(row["preset"] for row in results["rows"] if row["preset"]))
@@ -344,7 +310,7 @@ def presets(results: Results) -> str:
         return f"{presets({**results, 'rows': others})} {tuned(results['tuning'])}"
     if len(used) == 1:
         return f"One preset was used: {ways[used[0]]}."
-    if "best" in used:
+    if "encoder" in used:
         return f"Of the presets, {'; '.join(ways[preset] for preset in used)}."
     return f"The presets differ in one thing alone: {'; '.join(ways[preset] for preset in used)}."
 
@@ -369,10 +335,10 @@ def _tie(comparison: Mapping[str, Any]) -> str:
     return "the two are a **tie**" + (", corrected for how many were compared" if alone else "")
 
 
-def _comparison(results: Results, first: list[str], second: list[str]) -> dict[str, Any]:
-    """The comparison of the tested clips' MSEs, seen from `first`, whichever way round it was made."""
+def _comparison(results: Results, first: list[str], second: list[str], metric: str = "mse") -> dict[str, Any]:
+    """The comparison of the tested clips' scores, seen from `first`, whichever way round it was made."""
     for comparison in results["comparisons"]:
-        if comparison["metric"] != "mse":
+        if comparison["metric"] != metric:
             continue
         if (comparison["first"], comparison["second"]) == (first, second):
             return comparison
@@ -589,27 +555,27 @@ def disagreeing(found: Disagreement, models: int) -> str:
     return f"{figures}; {verdict} (Spearman r {r})."
 
 
-def metered(results: Results) -> str:
-    """How much of the chosen model's score comes from having met the speakers, or the sentences, before."""
-    rows = {row["design"]: row for row in results["leakage"]}
-    reference = rows.get("speaker")
-    if reference is None or "mse" not in reference:
+def leakage(results: Results) -> str:
+    """How a model's scores differ where test clips share speakers or sentences with its training clips."""
+    found = results["leakage"]
+    rows = {row["design"]: row for row in found["designs"]}
+    reference = rows["speaker"]
+    if "mse" not in reference:
         reasons = "; ".join(dict.fromkeys(row["why"] for row in rows.values() if row["why"]))
-        return f"How much comes from having met the speakers before could not be measured: {reasons}"
+        return f"The effect of shared speakers could not be measured: {reasons}"
     words = {
-        "random": "With clips dealt at random, so that speakers and sentences are heard on both sides",
-        "sentence": "With speakers heard on both sides, but no sentence",
-        "both": "With neither speaker nor sentence heard before, and less to train on",
+        "random": "With clips dealt at random, so that test and training clips share speakers and sentences",
+        "sentence": "With shared speakers, but no shared sentence",
+        "both": "With neither shared speakers nor shared sentences, and fewer training clips",
     }
-    who = "voices that sound alike, which stand in for the speakers," if reference["pseudo"] else "speakers"
+    who = "clusters of voices, which take the place of speakers" if found["pseudo"] else "speakers"
     parts = [
-        f"On {who} that it never heard, the chosen model with the seed of `{results['chosen']['run']}` has an MSE of {rounded(reference['mse'])} and a CCC of "
-        f"{rounded(reference['ccc'])}."
+        f"On folds by {who}, {found['model']} ({found['preset']} preset), the best on validation clips of the models that are fitted in "
+        f"one step, has an MSE of {rounded(reference['mse'])} and a CCC of {rounded(reference['ccc'])} on {reference['n']:,} clips"
+        f"{' drawn at random' if found['clips'] < found['rated'] else ''}."
     ]
     for design, beginning in words.items():
-        row = rows.get(design)
-        if row is None:
-            continue
+        row = rows[design]
         if row["why"]:
             parts.append(f"{beginning}: not measured, since {row['why'][0].lower()}{row['why'][1:]}")
             continue
@@ -627,8 +593,8 @@ def metered(results: Results) -> str:
     return " ".join(parts)
 
 
-def ledger(results: Results) -> str:
-    """Which ingredients of the best model pay, and which are ties."""
+def ablation(results: Results) -> str:
+    """Which input features of the best model matter, and which could be added."""
     taken = [line for line in results["ablation"] if not line["added"]]
     added = [line for line in results["ablation"] if line["added"]]
 
@@ -638,49 +604,46 @@ def ledger(results: Results) -> str:
         ]
 
     pays, hurts, helps = which(taken, "worse"), which(taken, "better"), which(added, "better")
-    parts = [
-        f"Taken away, {_listed(pays)} {'makes' if len(pays) == 1 else 'make'} the best model **worse** by MSE or CCC."
-        if pays
-        else "No single ingredient that is taken away makes the best model worse by more than luck."
-    ]
+    parts = []
+    if pays:
+        parts.append(f"Without {_listed(pays)}, the best model is **worse** by MSE or CCC.")
     if hurts:
-        parts.append(f"Without {_listed(hurts)} it would be **better**.")
-    ties = [line["words"] for line in taken if line["words"] not in (*pays, *hurts)]
-    if ties:
-        parts.append(f"Without {_listed(ties)} it is a **tie**.")
+        parts.append(f"Without {_listed(hurts)}, it is **better** by MSE or CCC.")
+    if ties := [line["words"] for line in taken if line["words"] not in (*pays, *hurts)]:
+        parts.append(f"Without {_listed(ties)}, it is a **tie**.")
     if helps:
-        parts.append(f"Added, {_listed(helps)} {'makes' if len(helps) == 1 else 'make'} it **better**.")
-    rest = [line["words"] for line in added if line["words"] not in helps]
-    if rest:
-        parts.append(f"With {_listed(rest)} it is not shown to be better.")
+        parts.append(f"With {_listed(helps)}, it is **better** by MSE or CCC.")
+    if rest := [line["words"] for line in added if line["words"] not in helps]:
+        parts.append(f"With {_listed(rest)}, it is not shown to be better.")
     return " ".join(parts)
 
 
-def luck_of_seeds(results: Results) -> str:
-    """How far seeds of the best model alone differ by MSE, beside which each line of the ledger is to be seen."""
-    scores = row_of(results, LEDGER_MODEL, "best", results["tested"])["by_seed"]["mse"].values()
-    if len(scores) < 2:
-        return "what luck in training makes is not known."
-    return f"{len(scores)} seeds of the best model differ by up to {rounded(max(scores) - min(scores))} of MSE by themselves."
-
-
 def proposals_tried(results: Results) -> str:
-    """What came of the two things that the course report proposes, as the ledger says."""
-    lines = {line["preset"]: line for line in results["ablation"]}
-    if not {"best-no-voice", "best-convolutions"} <= set(lines):
-        return "`PRESET=best` tries both."
+    """The results of the two proposals of the course report: more features of the voice, and a CNN-LSTM."""
     words = {"better": "**better**", "worse": "**worse**", "tie": "a **tie**"}
-    told = {
-        name: " and ".join(
-            f"{words[lines[name][metric]['verdict']]} by {title} ({difference_of(lines[name][metric])})"
+
+    def verdicts(found: Mapping[str, Any]) -> str:
+        return " and ".join(
+            f"{words[found[metric]['verdict']]} by {title} ({difference_of(found[metric])})"
             for metric, title in (("mse", "MSE"), ("ccc", "CCC"))
         )
-        for name in ("best-no-voice", "best-convolutions")
-    }
-    return (
-        "Both were tried here. The best model without pitch, voicing and intensity for its network is "
-        f"{told['best-no-voice']}; with the hybrid of convolutions and LSTM as a third member it is {told['best-convolutions']}."
-    )
+
+    lines = {line["preset"]: line for line in results["ablation"]}
+    parts = []
+    if line := lines.get("without-voice"):
+        parts.append(
+            f"{BEST_MODEL} takes pitch, volume and intensity as statistics of each clip; without these, it is {verdicts(line)}."
+        )
+    tested = [row for row in results["rows"] if row["part"] == results["tested"]]
+    hybrid = [row for row in tested if row["model"] == "CNNLSTM"]
+    if hybrid and hybrid[0]["model"] != results["chosen"]["model"]:
+        row, chosen = hybrid[0], [results["chosen"]["model"], results["chosen"]["preset"]]
+        found = {m: _comparison(results, chosen, [row["model"], row["preset"]], m) for m in ("mse", "ccc")}
+        parts.append(
+            f"**CNNLSTM** has an MSE of {rounded(row['mse'])} and a CCC of {rounded(row['ccc'])}; against it, {chosen[0]} is "
+            f"{verdicts(found)}."
+        )
+    return " ".join(parts) or "`PRESET=best` tries both."
 
 
 def calibrated(results: Results) -> str:
@@ -721,8 +684,10 @@ def covered(results: Results) -> str:
 def seeds_compared(results: Results) -> str:
     """What luck in training alone makes: every two seeds of the chosen model against each other."""
     pairs = results["seeds_compared"]
+    if MODELS[results["chosen"]["model"]].fitted:
+        return "The chosen model is fitted in one step, in which chance plays no part."
     if not pairs:
-        return "The chosen model was trained once, so that what luck in training makes is not known."
+        return "The chosen model was trained once, so that the part of chance in training is not known."
     words = {"tie": "a **tie**", "better": "the first is **better**", "worse": "the second is **better**"}
     told = [
         f"{' and '.join(map(str, pair['seeds']))} ({words[pair['mse']['verdict']]}, {difference_of(pair['mse'])})"

@@ -16,7 +16,6 @@ from valence_lib.errors import SettingsError, unknown_name
 
 STANDARDISE = ("train", "clip", "speaker", "none")
 PRECISIONS = ("float32", "bfloat16")
-LOSSES = ("mse", "ccc", "mse+ccc")  # CCC stands for 1 minus it
 
 
 class _Settings:
@@ -31,25 +30,37 @@ class _Settings:
                 type, or it is outside its range.
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        converted: dict[str, Any] = {}
         for name, value in values.items():
             if name not in fields:
                 raise SettingsError(unknown_name("parameter", name, fields))
-            expected = fields[name].type
-            accepted = (int, float) if expected is float else (expected,)
-            if isinstance(value, bool) != (expected is bool) or not isinstance(value, accepted):  # type: ignore[arg-type]
+            default = fields[name].default
+            # JSON has no tuples, and a notebook may give 1 for 1.0.
+            if isinstance(default, tuple) and isinstance(value, list | tuple):
+                value = tuple(value)
+            elif isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+                value = float(value)
+            is_kind = isinstance(value, bool) == isinstance(default, bool) and isinstance(
+                value, type(default)
+            )
+            if isinstance(value, tuple) and not all(isinstance(part, str) for part in value):
+                raise SettingsError(
+                    f"{name}={value!r} holds something else than strings; expected strings, as in {name}={default!r}."
+                )
+            if not is_kind:
                 raise SettingsError(
                     f"{name}={value!r} is of type {type(value).__name__}, but {name} is of type "
-                    f"{expected.__name__}; give it as in {name}={fields[name].default!r}."  # type: ignore[union-attr]
+                    f"{type(default).__name__}; give it as in {name}={default!r}."
                 )
-        for name, value in values.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise SettingsError(f"{name}={value!r} cannot be used: expected a finite number.")
-        converted = {name: float(v) if fields[name].type is float else v for name, v in values.items()}
+            converted[name] = value
         return cls(**converted)
 
     def to_mapping(self) -> dict[str, Any]:
         """Names and values in the order of definition, ready for JSON."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload]
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def digest(self) -> str:
         """SHA-256 of the settings' canonical JSON, as 64 hexadecimal digits."""
@@ -71,12 +82,18 @@ class FeatureSettings(_Settings):
     hop_length: int = 512  # samples between successive frames
     n_mels: int = 128  # mel bands between 0 Hz and half the sample rate
     top_db: float = 80.0  # decibels below the clip's loudest band at which quieter ones are cut off
+    encoder: str = (
+        ""  # digest of the folder of a pretrained encoder, as `encoders.use_encoder` gives it; "" for none
+    )
+    encoder_layer: str = "auto"  # the number of one of its layers; "auto" keeps all, and the training chooses
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "n_fft", "hop_length", "n_mels"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "a number above 0")
         _require(self.n_fft % 2 == 0, "n_fft", self.n_fft, "an even number of samples")
         _require(self.top_db > 0, "top_db", self.top_db, "decibels above 0")
+        is_layer = self.encoder_layer == "auto" or self.encoder_layer.isdecimal()
+        _require(is_layer, "encoder_layer", self.encoder_layer, "the number of a layer, or 'auto'")
 
     def frames(self, n_samples: int) -> int:
         """How many centred frames a waveform of `n_samples` samples has."""
@@ -123,35 +140,15 @@ class TrainingSettings(_Settings):
     learning_rate_factor: float = 1.0  # what each reduction multiplies the learning rate by
     weight_decay: float = 0.0  # L2 regularisation, as Adam adds it to the gradient
     max_gradient_norm: float = 1.0  # longer gradients of a batch are scaled down to this Euclidean norm
-    loss: str = "mse"  # what each step brings down; see LOSSES
-    side_weight: float = 0.0  # of the losses of `side_tasks` beside it; 0 leaves them out
-    mask_frames: int = (
-        0  # the longest stretch of time that is hidden from the model in training, two of them a clip
-    )
-    mask_columns: int = 0  # the widest band of columns that is hidden, two of them a clip
-    averaged_epochs: int = (
-        0  # so many last epochs' weights are averaged; 0 keeps the epoch of the lowest validation MSE
-    )
-    refit: bool = (
-        False  # whether what is tested was trained on training and validation clips, as long as without them
-    )
-    members: str = ""  # of a blend: models trained alike, as in "CNN+LSTM2", which predict their mean
-    streams: str = (
-        "log_mel"  # what the model hears, side by side, as in "log_mel+voice"; see `registry.STREAMS`
-    )
+    streams: tuple[str, ...] = ("log_mel",)  # the input features, side by side; see `registry.STREAMS`
     standardise: str = "train"  # where each column's mean and deviation come from; see STANDARDISE
     precision: str = "float32"  # of a training's large products; predictions are in float32. See PRECISIONS
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "learning_rate_factor", "max_gradient_norm"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "a number above 0")
-        for name in (
-            *("seed", "learning_rate_period", "weight_decay"),
-            *("side_weight", "mask_frames", "mask_columns", "averaged_epochs"),
-        ):
+        for name in ("seed", "learning_rate_period", "weight_decay"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        if self.loss not in LOSSES:
-            raise SettingsError(unknown_name("loss", self.loss, LOSSES))
         if self.standardise not in STANDARDISE:
             raise SettingsError(unknown_name("way to standardise", self.standardise, STANDARDISE))
         if self.precision not in PRECISIONS:

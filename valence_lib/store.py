@@ -12,7 +12,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -24,12 +24,12 @@ from tqdm.auto import tqdm
 
 from valence_lib.chunks import CLIPS_PER_CHUNK, in_chunks
 from valence_lib.errors import RunError
-from valence_lib.features import LogMel, log_mels
+from valence_lib.features import LogMel, log_mel
 from valence_lib.files import written_whole
 from valence_lib.provenance import digest_of_content, modules_reached
-from valence_lib.registry import STREAMS, streams_named
+from valence_lib.registry import STREAMS, check_streams
 from valence_lib.settings import FeatureSettings
-from valence_lib.streams import Heard, Rows, side_by_side, stream_function
+from valence_lib.streams import ClipFeatures, Rows, layer_of, side_by_side, stream_function
 from valence_lib.waveforms import Waveform
 
 if TYPE_CHECKING:
@@ -62,12 +62,18 @@ def write_shard(
     name = _name_of("log_mel", digests, settings)
     if not (folder / f"{name}.npy").is_file():
         with written_whole(folder / f"{name}.npy") as path:
-            np.save(path, np.concatenate(list(log_mels(waveforms, settings))), allow_pickle=False)
+            np.save(
+                path,
+                np.concatenate([log_mel(waveform, settings) for waveform in waveforms]),
+                allow_pickle=False,
+            )
     return name
 
 
 def _name_of(stream: str, digests: Sequence[str], settings: FeatureSettings) -> str:
     """The name of the shard that holds a stream of the clips with these digests."""
+    if stream != "encoder":  # another encoder leaves all other streams as they are
+        settings = replace(settings, encoder="", encoder_layer="auto")
     words = [stream, _made_by(STREAMS[stream].module), settings.digest(), *digests]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
@@ -127,10 +133,10 @@ class _StreamTask:
         files = {name: self.folder / f"{_name_of(name, digests, self.settings)}.npy" for name in self.names}
         missing = {name: file for name, file in files.items() if not file.is_file()}
         if taken and missing:
-            heard = Heard([corpus.read(position).waveform for position in taken], self.settings)
+            computed = ClipFeatures([corpus.read(position).waveform for position in taken], self.settings)
             for name, file in missing.items():
                 with written_whole(file) as path:
-                    np.save(path, np.concatenate(heard.of(name)), allow_pickle=False)
+                    np.save(path, np.concatenate(computed.of([name])), allow_pickle=False)
         return len(corpus)
 
 
@@ -149,9 +155,9 @@ class _Shards:
         self._folder = folder
         self._headers: dict[str, _Header] = {}
 
-    def width(self, name: str) -> int:
-        """Columns of a shard."""
-        return self._header(name).shape[-1]
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Rows and columns of a shard."""
+        return self._header(name).shape
 
     def read(self, name: str, start: int, count: int, width: int) -> Rows:
         """So many rows of a shard, which has so many columns [shape=(count, width), dtype=float32]."""
@@ -191,16 +197,21 @@ class _Shards:
 
 
 class ClipRows(Sequence[Rows]):
-    """What a model hears of a table of clips, by the table's row: `rows[row]` is one clip's numbers.
+    """Input features of a table of clips, by the table's row: `rows[row]` is one clip's numbers.
 
     Args:
         lengths [shape=(clips,)]: how many rows of numbers each clip has.
-        width: how many columns.
-        read: gives a clip's [shape=(lengths[row], width), dtype=float32].
+        widths: columns of each group of a stream.
+        read: gives a clip's [shape=(lengths[row], sum(widths)), dtype=float32].
     """
 
-    def __init__(self, lengths: NDArray[np.int64], width: int, read: Callable[[int], Rows]):
-        self.lengths, self.width, self._read = lengths, width, read
+    def __init__(self, lengths: NDArray[np.int64], widths: Sequence[int], read: Callable[[int], Rows]):
+        self.lengths, self.widths, self._read = lengths, tuple(widths), read
+
+    @property
+    def width(self) -> int:
+        """Columns of all streams."""
+        return sum(self.widths)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -231,40 +242,49 @@ class FeatureStore(ClipRows):
         self._names = clips["shard"].tolist()
         self._first_frames = clips["first_frame"].tolist()
         lengths = np.array([settings.frames(n) for n in clips["n_samples"]], dtype=np.int64)
-        super().__init__(lengths, settings.n_mels, self._log_mel)
+        super().__init__(lengths, [settings.n_mels], self._log_mel)
 
     def _log_mel(self, row: int) -> LogMel:
         start, count = self._first_frames[row], int(self.lengths[row])
         return self._shards.read(self._names[row], start, count, self.width)
 
-    def of(self, names: str) -> ClipRows:
-        """The streams that a setting such as "log_mel+voice" names, side by side.
+    def of(self, streams: Sequence[str]) -> ClipRows:
+        """These streams side by side.
+
+        Args:
+            streams: such as ("log_mel", "voice"); of "encoder:3", layer 3 alone.
 
         Raises:
             SettingsError: one of them is unknown, or some have a row a frame and some one a clip.
             RunError: one of them was not stored.
         """
-        streams = [self._stream(name) for name in streams_named(names)]
-        if len(streams) == 1:
-            return streams[0]
-        width = sum(stream.width for stream in streams)
-        return ClipRows(
-            streams[0].lengths, width, lambda row: side_by_side([stream[row] for stream in streams])
-        )
+        check_streams(streams)
+        found = [self._stream(name) for name in streams]
+        widths = [width for stream in found for width in stream.widths]
+        if len(found) == 1:
+            return found[0]
+        return ClipRows(found[0].lengths, widths, lambda row: side_by_side([stream[row] for stream in found]))
 
     def _stream(self, name: str) -> ClipRows:
-        if name == "log_mel":
+        base, _, layer = name.partition(":")
+        if base == "log_mel":
             return self
-        per_clip = STREAMS[name].per == "clip"
+        per_clip = STREAMS[base].per == "clip"
         lengths = np.ones_like(self.lengths) if per_clip else self.lengths
-        if STREAMS[name].of == "log_mel":
-            read = cache(lambda row: stream_function(name)(self[row], self.settings))
-            return ClipRows(lengths, read(0).shape[1], read)
-        shards, starts = self._places_of(name, lengths)
-        width = self._shards.width(shards[0])
-        return ClipRows(
-            lengths, width, lambda row: self._shards.read(shards[row], starts[row], int(lengths[row]), width)
-        )
+        if STREAMS[base].of == "log_mel":
+            read = cache(lambda row: stream_function(base)(self[row], self.settings))
+            return ClipRows(lengths, [read(0).shape[1]], read)
+        shards, starts = self._places_of(base, lengths)
+        n_rows, width = self._shards.shape(shards[0])
+        if per_clip:  # one row, or one a layer
+            each = n_rows // shards.count(shards[0])
+            lengths, starts = lengths * each, [start * each for start in starts]
+
+        def read_shard(row: int) -> Rows:
+            return layer_of(name, self._shards.read(shards[row], starts[row], int(lengths[row]), width))
+
+        groups = STREAMS[base].groups
+        return ClipRows(np.ones_like(lengths) if layer else lengths, [width // groups] * groups, read_shard)
 
     def _places_of(self, stream: str, lengths: NDArray[np.int64]) -> tuple[list[str], list[int]]:
         """In which shard each clip's rows of a stream lie, as `store_streams` writes them, and where in it."""

@@ -1,19 +1,20 @@
-"""What models hear of a clip: streams of numbers beside the log-mel, each computed from its waveform or its frames."""
+"""Input features of clips: streams of numbers beside the log-mel, each computed from a waveform or its log-mel."""
 
 from __future__ import annotations  # the processes that compute streams do without pandas
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
 
-from valence_lib.features import LogMel, log_mels
-from valence_lib.registry import STREAMS, streams_named
+from valence_lib.errors import SettingsError
+from valence_lib.registry import STREAMS, check_streams
 from valence_lib.settings import FeatureSettings
 from valence_lib.waveforms import Waveform
 
-Rows = NDArray[np.float32]  # [shape=(frames, width)], or (1, width) where a stream has one row a clip
+# [shape=(frames, width)]; (1, width) where a stream has one row a clip, (layers, width) where it has one a layer
+Rows = NDArray[np.float32]
 
 
 def stream_function(name: str) -> Callable[..., Rows]:
@@ -22,31 +23,27 @@ def stream_function(name: str) -> Callable[..., Rows]:
     return function
 
 
+def layer_of(name: str, rows: Rows) -> Rows:
+    """The rows of a stream by its name in a setting: of "encoder:3" layer 3 alone [shape=(1, width)].
+
+    Raises:
+        SettingsError: there is no such layer.
+    """
+    layer = name.partition(":")[2]
+    if not layer:
+        return rows
+    if int(layer) >= len(rows):
+        raise SettingsError(f"there is no stream {name!r}: the last layer of its clips is {len(rows) - 1}.")
+    return rows[int(layer) : int(layer) + 1]
+
+
 def side_by_side(streams: Sequence[Rows]) -> Rows:
     """The columns of one clip's streams, from the first stream to the last."""
     return streams[0] if len(streams) == 1 else np.concatenate(streams, axis=1)
 
 
-def compute(waveforms: Iterable[Waveform], names: str, settings: FeatureSettings) -> Iterator[Rows]:
-    """The streams of many clips, some clips at a time, in memory that does not grow.
-
-    Args:
-        waveforms: each [shape=(n_samples,)], at `settings.sample_rate` Hz.
-        names: as `registry.streams_named` takes them.
-
-    Yields:
-        Each clip's rows [shape=(rows, width), dtype=float32], in order.
-    """
-    if names == "log_mel":
-        yield from log_mels(waveforms, settings)
-        return
-    for waveform in waveforms:
-        heard = Heard([waveform], settings)
-        yield heard.of(names)[0]
-
-
-class Heard:
-    """Clips as models hear them: streams of some waveforms, each computed once, when it is first asked for.
+class ClipFeatures:
+    """The input features of some waveforms: each stream is computed once, when it is first asked for.
 
     Args:
         waveforms: each [shape=(n_samples,)], at `settings.sample_rate` Hz.
@@ -59,17 +56,16 @@ class Heard:
     def __len__(self) -> int:
         return len(self._waveforms)
 
-    def of(self, names: str) -> list[Rows]:
+    def of(self, streams: Sequence[str]) -> list[Rows]:
         """Each clip's rows of the streams, side by side [shape=(rows, width), dtype=float32]."""
-        streams = [self._stream(name) for name in streams_named(names)]
-        return [side_by_side(rows) for rows in zip(*streams, strict=True)]
+        check_streams(streams)
+        computed = [
+            [layer_of(name, rows) for rows in self._stream(name.partition(":")[0])] for name in streams
+        ]
+        return [side_by_side(rows) for rows in zip(*computed, strict=True)]
 
     def _stream(self, name: str) -> list[Rows]:
         if name not in self._computed:
-            if name == "log_mel":
-                computed: list[LogMel] = list(log_mels(self._waveforms, self._settings))
-            else:
-                source = self._waveforms if STREAMS[name].of == "waveform" else self._stream("log_mel")
-                computed = [stream_function(name)(clip, self._settings) for clip in source]
-            self._computed[name] = computed
+            source = self._waveforms if STREAMS[name].of == "waveform" else self._stream("log_mel")
+            self._computed[name] = [stream_function(name)(clip, self._settings) for clip in source]
         return self._computed[name]

@@ -1,108 +1,70 @@
-"""Hyperparameters tuned by Optuna: one study a report, which any number of workers share through one file.
+"""Hyperparameter search by Optuna: one study per report, shared by any number of workers.
 
 reports/<name>/sweep/
-  study.log         every trial and what became of it, appended line by line
-  best.json         the best trial's setting, which `make report TUNED=yes` trains as one more row
-  trials/<number>/  a training that is under way; removed when it ends
+  study.log   Optuna's journal of every trial
+  study.lock  the locks by which workers share the study
+  best.json   the settings of the best trial, which `make report TUNED=yes` trains as one more row
 
-Workers may be processes of one machine or of several that see the same folder. Each begins a trial only while the
-study's budget lasts, and a worker that is killed costs the study the trial that it was at, which another takes over.
+Workers are processes of one machine, or of several that share a file system with POSIX locks. The system
+frees the locks of a killed worker, whose trial another one then repeats.
 """
 
-import json
+import fcntl
+import math
 import os
-import shutil
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TextIO
 
 import numpy as np
 import optuna
 import pandas as pd
 import torch
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    distribution_to_json,
-)
-from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from valence_lib.errors import RunError, SettingsError, TrainingError
-from valence_lib.files import digest_of, write_json
+from valence_lib.files import digest_of, temporary_folder, write_json
 from valence_lib.provenance import digest_of_content, environment, modules_reached
-from valence_lib.registry import MODELS, SEED_MODELS, training_settings
+from valence_lib.registry import COURSE_MODELS, MODELS, training_settings
 from valence_lib.settings import TrainingSettings
 from valence_lib.training import Material, train
 
-
-class Range(NamedTuple):
-    """What is tried of one parameter: Optuna's distribution of it, with its unit and the reason in words."""
-
-    space: BaseDistribution
-    why: str
-
-
-# All of it fields of `TrainingSettings`. Where a range goes over decades, it is the logarithm that is drawn evenly.
-SPACE: dict[str, Range] = {
-    "model": Range(CategoricalDistribution(SEED_MODELS), "the course report's three"),
-    "learning_rate": Range(
-        FloatDistribution(1e-4, 1e-2, log=True),
-        "of Adam, in the first epoch: the course report's 0.001, and ten times less and more",
-    ),
-    "weight_decay": Range(
-        FloatDistribution(1e-6, 1e-2, log=True),
-        "L2 regularisation: from next to none to 100 times that of LSTM2 in the course report",
-    ),
-    "batch_size": Range(
-        CategoricalDistribution((8, 16, 32, 64)),
-        "clips: with fewer, matrix products are slow; with more, a small corpus has few steps an epoch",
-    ),
-    "max_gradient_norm": Range(
-        FloatDistribution(0.3, 10.0, log=True),
-        "Euclidean: from clipping nearly every gradient to clipping hardly any",
-    ),
-    "learning_rate_period": Range(
-        CategoricalDistribution((0, 2, 5, 10)),
-        "epochs between two reductions of the learning rate; 0 for none",
-    ),
-    "learning_rate_factor": Range(
-        FloatDistribution(0.2, 0.8), "what a reduction multiplies the learning rate by, where there is any"
-    ),
-    "standardise": Range(
-        CategoricalDistribution(("train", "clip", "none")),
-        "not by speaker: it would need named speakers, and hear all clips of held-out ones",
-    ),
+# Fields of `TrainingSettings`. Standardising by speaker is left out: it needs named speakers.
+SPACE: dict[str, CategoricalDistribution | FloatDistribution] = {
+    "model": CategoricalDistribution(COURSE_MODELS),
+    "learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
+    "weight_decay": FloatDistribution(1e-6, 1e-2, log=True),
+    "batch_size": CategoricalDistribution((8, 16, 32, 64)),
+    "max_gradient_norm": FloatDistribution(0.3, 10.0, log=True),
+    "learning_rate_period": CategoricalDistribution((0, 2, 5, 10)),
+    "learning_rate_factor": FloatDistribution(0.2, 0.8),
+    "standardise": CategoricalDistribution(("train", "clip", "none")),
 }
-STUDY_FILE, BEST_FILE = "study.log", "best.json"
-# A setting during which workers died so often is given up for another; until then, it is tried again.
-_TRIES = 3
-_PRUNER_STARTS_AFTER = 5  # trials, whose median says what a promising one looks like
-_SECONDS_BETWEEN_SIGNS = 5.0  # of life, from a worker that is at a trial
-_SECONDS_OF_A_LOCK = 15  # none holds one for longer than some hundredths
-_SECONDS_BETWEEN_LOOKS = 0.5  # at a study whose last trials others are at
-_COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+STUDY_FILE, LOCK_FILE, BEST_FILE = "study.log", "study.lock", "best.json"
+_TRIES = 3  # trainings that fail before other settings take their place
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)  # workers say themselves what became of a trial
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # `work` prints a line for each trial
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep is to do.
+    """The budget of a sweep, and how each trial is trained.
 
     Args:
-        trials: budget of the whole study, those of earlier calls included; 0 for no limit.
-        minutes: budget of time in which any trial was under way, earlier calls included; 0 for no limit.
+        trials: the number of trials of the whole study, those of earlier calls included; 0 for no limit.
+        minutes: the time during which any trial runs, earlier calls included; 0 for no limit.
         epochs: of each training.
-        seed: of what is tried, and of every training.
+        seed: of the sampler and of every training.
+
+    Raises:
+        SettingsError: the budget is 0 or negative, or no training can have these epochs or this seed.
     """
 
     trials: int = 20
@@ -113,215 +75,154 @@ class Sweep:
     def __post_init__(self) -> None:
         if self.trials < 0 or self.minutes < 0 or not (self.trials or self.minutes):
             raise SettingsError(
-                f"a budget of {self.trials} trials and {self.minutes:g} minutes was given; expected one of the two "
-                "above 0 and the other 0 or more."
+                f"a budget of {self.trials} trials and {self.minutes:g} minutes was given; expected one of "
+                "the two above 0 and the other 0 or more."
             )
         training_settings("LSTM2", "tuned", self.seed, epochs=self.epochs)
 
 
-class _TimeOver(Exception):  # noqa: N818 (no error: it was asked for)
-    """The budget's minutes ended during a trial."""
-
-
 def work(
-    material: Material,
-    sweep: Sweep,
-    folder: Path,
-    device: torch.device,
-    worker: int = 1,
-    say: Callable[[str], object] = print,
-    silent_after: float = 60.0,
+    material: Material, sweep: Sweep, folder: Path, device: torch.device, worker: int = 1
 ) -> optuna.Study:
-    """Join the study in `folder` and run trials until its budget is spent; return the study.
+    """Run trials of the study in `folder` until its budget is spent and no other worker runs one.
 
-    A trial is one training with the sweep's seed; its value is the lowest validation MSE of an epoch. One that is worse
-    than the median of earlier ones at the same epoch is pruned, as is one that diverges. What is tried next depends on
-    the seed and on what is known by then alone, so that one worker gives the same trials again. It ends when no other is
-    at a trial either, so that all leave the same best.json.
+    A trial is one training; its value is the lowest validation MSE of an epoch. A trial is pruned where it
+    diverges, where it is worse than the median of the earlier trials at the same epoch, and where the minutes
+    are over. One worker gives the same trials again. Prints a line for each trial that ended before, and for
+    each that this worker runs.
 
     Args:
-        folder: reports/<name>/sweep, made if it is not there.
-        worker: this one's number, noted with its trials.
-        say: told one line for each trial that this worker ended, after one for each that had ended before it joined.
-        silent_after: seconds without a sign of life after which another worker counts as dead, and its trial as failed.
+        material: the clips and their features.
+        sweep: the budget and the training.
+        folder: reports/<name>/sweep, made if it does not exist.
+        device: where to train.
+        worker: the number of this worker, stored with its trials.
+
+    Returns:
+        The study.
 
     Raises:
         RunError: study.log is damaged.
     """
-    study = open_study(material, sweep, folder)
-    before = finished(study)
-    for number, trial in enumerate(before):
-        say(_line(trial, before[: number + 1], sweep))
-    while (begun := _claim(study, sweep, folder, silent_after)) is not None:
-        begun.set_user_attr("worker", worker)
-        _run(begun, study, material, sweep, folder, device)
-        ended = study.get_trials(deepcopy=False)[begun.number]
-        if ended.state in _COUNTED:
-            say(_line(ended, finished(study), sweep))
+    study = _open_study(material, sweep, folder)
+    table = trials_table(study, sweep)
+    for position, row in enumerate(table.itertuples(), start=1):
+        print(_line(row, table.head(position), sweep))
+    with (folder / LOCK_FILE).open("a", encoding="utf-8") as lock:
+        while (trial := _next_trial(study, sweep, lock)) is not None:
+            trial.set_user_attr("worker", worker)
+            _run(trial, study, material, sweep, device)
+            with _locked(lock), suppress(RunError):
+                save_best(study, sweep, folder)
+            table = trials_table(study, sweep)
+            print(_line(next(table[table["trial"] == trial.number].itertuples()), table, sweep))
     return study
 
 
-def open_study(material: Material, sweep: Sweep, folder: Path) -> optuna.Study:
-    """The study of this material, these epochs, this seed, this search space and this code; begun if there is none.
-
-    The log may hold studies of other material or code, which are left alone.
-
-    Raises:
-        RunError: study.log is damaged.
-    """
+def _open_study(material: Material, sweep: Sweep, folder: Path) -> optuna.Study:
+    """Open the study of this material, epochs, seed, space and code, or begin it; others stay in the file."""
     folder.mkdir(parents=True, exist_ok=True)
     made_of = {
         "material": material.digest(),
         "epochs": sweep.epochs,
         "seed": sweep.seed,
-        "space": {name: distribution_to_json(tried.space) for name, tried in SPACE.items()},
+        "space": repr(SPACE),
         "code": modules_reached(
-            ["import valence_lib.training"], [MODELS[name].module for name in SEED_MODELS]
+            ["import valence_lib.training"], [MODELS[name].module for name in COURSE_MODELS]
         ),
         "packages": environment()["packages"],
     }
+    path = folder / STUDY_FILE
+    # Optuna's other lock, a symbolic link, is never freed after a kill where the path is relative.
+    lock = JournalFileOpenLock(str(path), grace_period=15)
+    journal = JournalFileBackend(str(path), lock)
+    lock.acquire()
+    try:
+        # A kill or a full disk may have cut off the last line, which the next one would otherwise continue.
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    finally:
+        lock.release()
     try:
         return optuna.create_study(
             study_name=digest_of_content(made_of),
-            storage=JournalStorage(_Log(folder / STUDY_FILE)),
-            pruner=optuna.pruners.MedianPruner(_PRUNER_STARTS_AFTER, n_warmup_steps=sweep.epochs // 4),
+            storage=JournalStorage(journal),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=sweep.epochs // 4),
             load_if_exists=True,
         )
     except (ValueError, KeyError) as error:
-        raise RunError(
-            f"{folder / STUDY_FILE} is damaged ({error}); delete it, and the sweep begins anew."
-        ) from error
-
-
-class _Log(JournalFileBackend):
-    """Optuna's journal, which also survives that a writer is killed in the middle of a line."""
-
-    def __init__(self, path: Path):
-        super().__init__(str(path), lock_obj=_lock(path))
-        self._path = path
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """See `JournalFileBackend`."""
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        with _held(self._path), self._path.open("ab") as file:
-            if (end := _end_of_last_line(self._path)) < file.tell():
-                file.truncate(end)
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _end_of_last_line(path: Path) -> int:
-    """Where the last whole line of a file ends: its size, unless a writer was cut off."""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end:
-            begin = max(0, end - 4096)
-            file.seek(begin)
-            if (found := file.read(end - begin).rfind(b"\n")) >= 0:
-                return begin + found + 1
-            end = begin
-    return 0
-
-
-def _lock(path: Path) -> JournalFileOpenLock:
-    """Optuna's lock for shared file systems: a file that only one can create, taken away once its owner must be dead."""
-    return JournalFileOpenLock(str(path), grace_period=_SECONDS_OF_A_LOCK)
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[float]:
-    """Alone among all workers on a file; gives the time that it is on that file system's clock."""
-    lock = _lock(path)
-    lock.acquire()
-    try:
-        yield Path(f"{path}.lock").stat().st_mtime
-    finally:
-        with suppress(RuntimeError):  # taken away by others, who took this process for dead
-            lock.release()
+        raise RunError(f"{path} is damaged ({error}); delete it, and the sweep begins anew.") from error
 
 
 # One trial after the other
 
 
-def _claim(study: optuna.Study, sweep: Sweep, folder: Path, silent_after: float) -> Trial | None:
-    """Begin the next trial within the budget; None once it is spent. Waits where others are at the last ones."""
+@contextmanager
+def _locked(lock: TextIO) -> Iterator[None]:
+    """Exclude the other workers; byte 0 of the file is the lock of the study, byte n + 1 that of trial n."""
+    fcntl.lockf(lock, fcntl.LOCK_EX, 1, 0)
+    try:
+        yield
+    finally:
+        fcntl.lockf(lock, fcntl.LOCK_UN, 1, 0)
+
+
+def _next_trial(study: optuna.Study, sweep: Sweep, lock: TextIO) -> Trial | None:
+    """Begin the next trial and lock it; None once the budget is spent and every trial has ended."""
     while True:
-        with _held(folder / "claim") as now:
-            _give_up_silent(study, folder, now - silent_after)
+        with _locked(lock):
+            _fail_abandoned_trials(study, lock)
             trials = study.get_trials(deepcopy=False)
-            counted = [trial for trial in trials if trial.state in _COUNTED]
-            taken = [trial for trial in trials if trial.state in (*_COUNTED, TrialState.RUNNING)]
-            spent = (sweep.trials and len(counted) >= sweep.trials) or _time_is_over(trials, sweep)
-            if spent and len(taken) == len(counted):
-                return None
-            if not spent and (not sweep.trials or len(taken) < sweep.trials):
-                return _begin(study, trials, taken, sweep, folder)
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+            taken = [trial for trial in trials if trial.state != TrialState.FAIL]
+            limit = 0 if _time_is_over(trials, sweep) else sweep.trials or math.inf
+            if len(taken) < limit:
+                # A failed trial leaves its place, and hence its settings, to the next one.
+                places = {trial.user_attrs.get("place") for trial in taken}
+                place = next(place for place in range(len(trials) + 1) if place not in places)
+                tries = sum(trial.user_attrs.get("place") == place for trial in trials)
+                seed = np.random.SeedSequence([sweep.seed, place, tries // _TRIES]).generate_state(1)[0]
+                study.sampler = optuna.samplers.TPESampler(seed=int(seed))
+                begun = study.ask(dict(SPACE))
+                begun.set_user_attr("place", place)
+                fcntl.lockf(lock, fcntl.LOCK_EX, 1, begun.number + 1)
+                return begun
+        if not any(trial.state == TrialState.RUNNING for trial in taken):
+            return None
+        time.sleep(0.5)
 
 
-def _begin(
-    study: optuna.Study,
-    trials: Sequence[FrozenTrial],
-    taken: Sequence[FrozenTrial],
-    sweep: Sweep,
-    folder: Path,
-) -> Trial:
-    # A place in the study is free again where its trial failed. The sampler's seed comes from the place, so that a
-    # killed trial's setting is drawn again, and two workers never draw the same.
-    places = {trial.user_attrs.get("place") for trial in taken}
-    place = next(place for place in range(len(trials) + 1) if place not in places)
-    tries = sum(trial.user_attrs.get("place") == place for trial in trials)
-    seed = np.random.SeedSequence([sweep.seed, place, tries // _TRIES]).generate_state(1)[0]
-    study.sampler = optuna.samplers.TPESampler(seed=int(seed))
-    trial = study.ask({name: tried.space for name, tried in SPACE.items()})
-    trial.set_user_attr("place", place)
-    sign = _sign_of_life(folder, trial.number)
-    shutil.rmtree(sign.parent, ignore_errors=True)  # of a killed worker at another study of this log
-    sign.parent.mkdir(parents=True)
-    sign.touch()
-    return trial
+def _fail_abandoned_trials(study: optuna.Study, lock: TextIO) -> None:
+    """Fail the trials whose workers were killed or ended with an error."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        with suppress(BlockingIOError, PermissionError):  # its worker is alive
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, trial.number + 1)
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
-def _run(
-    trial: Trial, study: optuna.Study, material: Material, sweep: Sweep, folder: Path, device: torch.device
-) -> None:
+def _run(trial: Trial, study: optuna.Study, material: Material, sweep: Sweep, device: torch.device) -> None:
     def after_epoch(row: Mapping[str, float]) -> None:
         trial.report(row["validation_mse"], int(row["epoch"]))
-        if trial.should_prune():
-            raise TrialPruned
         trials = study.get_trials(deepcopy=False)
-        # The first trial of all may finish: a sweep without any result is of no use.
-        if _time_is_over(trials, sweep) and any(other.state == TrialState.COMPLETE for other in trials):
-            raise _TimeOver
+        # Without any completed trial, a sweep has no result: the first one may finish.
+        completed = any(other.state == TrialState.COMPLETE for other in trials)
+        if trial.should_prune() or (completed and _time_is_over(trials, sweep)):
+            raise optuna.TrialPruned
 
-    settings = settings_of(trial.params, sweep)
-    making = folder / "trials" / str(trial.number)
-    value: float | None = None
-    state = TrialState.FAIL
+    settings = _settings_of(trial.params, sweep)
     try:
-        with _signs_of_life(_sign_of_life(folder, trial.number)):
-            history = train(material, settings, making, device, progress=False, after_epoch=after_epoch)
-        state, value = TrialState.COMPLETE, float(history["validation_mse"].min())
-    except TrialPruned:
-        state = TrialState.PRUNED
+        with temporary_folder() as making:
+            run = Path(making) / "run"
+            history = train(material, settings, run, device, progress=False, after_epoch=after_epoch)
+        study.tell(trial, float(history["validation_mse"].min()))
+    except optuna.TrialPruned:
+        study.tell(trial, state=TrialState.PRUNED)
     except TrainingError as error:
-        # It diverged. Pruned and not failed: it would only diverge again, and is worth knowing to what is tried next.
-        state = TrialState.PRUNED
+        # Not failed: it would diverge again, and the sampler learns from a pruned trial.
         trial.set_user_attr("why", str(error))
-    except _TimeOver:
-        trial.set_user_attr("why", "the budget's time was over")
-    except UpdateFinishedTrialError:
-        pass  # this process was silent for so long that another worker took over
-    finally:
-        study.tell(trial, value, state=state, skip_if_finished=True)
-        shutil.rmtree(making, ignore_errors=True)
-        with _held(folder / "claim"), suppress(RunError):
-            save_best(study, sweep, folder)
+        study.tell(trial, state=TrialState.PRUNED)
 
 
-def settings_of(params: Mapping[str, Any], sweep: Sweep) -> TrainingSettings:
-    """The settings of a trial's training; numbers to three digits, so that they can be read and told on."""
+def _settings_of(params: Mapping[str, Any], sweep: Sweep) -> TrainingSettings:
+    """The settings of a trial's training, with numbers rounded to three digits."""
     changes: dict[str, Any] = {
         name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in params.items()
     }
@@ -331,101 +232,51 @@ def settings_of(params: Mapping[str, Any], sweep: Sweep) -> TrainingSettings:
 
 
 def _time_is_over(trials: Sequence[FrozenTrial], sweep: Sweep) -> bool:
-    return sweep.minutes > 0 and _minutes(trials) >= sweep.minutes
-
-
-def _minutes(trials: Sequence[FrozenTrial]) -> float:
-    """Minutes in which any trial was under way; those that a killed worker was at do not count."""
-    spans = sorted(
-        (trial.datetime_start, trial.datetime_complete or datetime.now())
-        for trial in trials
-        if trial.datetime_start and (trial.state != TrialState.FAIL or "why" in trial.user_attrs)
-    )
+    """Whether trials ran for the budget's minutes; parallel ones count once, and failed ones not at all."""
     total, end = timedelta(), datetime.min
-    for begin, complete in spans:
-        total += max(timedelta(), complete - max(begin, end))
-        end = max(end, complete)
-    return total.total_seconds() / 60
+    for trial in sorted(trials, key=lambda trial: trial.datetime_start or datetime.min):
+        if trial.datetime_start and trial.state != TrialState.FAIL:
+            complete = trial.datetime_complete or datetime.now()
+            total += max(timedelta(), complete - max(trial.datetime_start, end))
+            end = max(end, complete)
+    return 0 < sweep.minutes <= total.total_seconds() / 60
 
 
-# Who is still alive
-
-
-def _sign_of_life(folder: Path, number: int) -> Path:
-    return folder / "trials" / str(number) / "alive"
-
-
-@contextmanager
-def _signs_of_life(path: Path) -> Iterator[None]:
-    """Touch a file every few seconds, until the block ends or this process dies."""
-    ended = threading.Event()
-
-    def touch() -> None:
-        while not ended.wait(_SECONDS_BETWEEN_SIGNS):
-            with suppress(OSError):
-                path.touch()
-
-    thread = threading.Thread(target=touch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _give_up_silent(study: optuna.Study, folder: Path, heard_since: float) -> None:
-    """Fail the trials of workers of which no sign of life came, and remove what they left."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _last_sign(_sign_of_life(folder, trial.number)) < heard_since:
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-    for left in (folder / "trials").glob("*"):
-        if _last_sign(left / "alive") < heard_since:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _last_sign(path: Path) -> float:
-    try:
-        with path.open("rb") as file:  # opened, for then a shared file system asks its server anew
-            return os.fstat(file.fileno()).st_mtime
-    except OSError:
-        return -1.0
-
-
-# What came of it
-
-
-def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that count towards the budget, by number: completed and pruned ones."""
-    return study.get_trials(deepcopy=False, states=_COUNTED)
+# Results
 
 
 def save_best(study: optuna.Study, sweep: Sweep, folder: Path) -> dict[str, Any]:
-    """Write best.json, and return what stands in it.
+    """Write the settings of the best trial to best.json.
 
-    It holds the model and `changes`, the settings in which the best trial differs from that model's own; the trial's
-    number and validation_mse (squared rating points); how many trials it was the best of, and how many of them were
-    pruned; epochs and seed; and the digest of the table of clips on whose validation part it was chosen.
+    Args:
+        study: as `work` returns it.
+        sweep: the epochs and the seed.
+        folder: reports/<name>/sweep.
+
+    Returns:
+        The content of the file: the model and `changes`, the settings in which the best trial differs from
+        that model's own; the trial's number and validation_mse (squared rating points); the number of trials,
+        and of pruned ones; epochs and seed; and the digest of the table of clips.
 
     Raises:
         RunError: no trial was completed.
     """
-    counted = finished(study)
-    completed = [trial for trial in counted if trial.state == TrialState.COMPLETE]
-    if not completed:
+    outcomes = trials_table(study, sweep)["outcome"].to_list()
+    if "completed" not in outcomes:
         raise RunError(
-            f"none of {len(counted)} trials was completed, so that there is no best one; give a larger BUDGET."
+            f"none of {len(outcomes)} trials was completed, so that there is no best one; "
+            "give a larger BUDGET."
         )
-    best = min(completed, key=lambda trial: (trial.value, trial.number))
-    settings = settings_of(best.params, sweep)
+    best = study.best_trial
+    settings = _settings_of(best.params, sweep)
     own = training_settings(settings.model, "tuned", sweep.seed, epochs=sweep.epochs).to_mapping()
     content = {
         "model": settings.model,
         "changes": {name: value for name, value in settings.to_mapping().items() if value != own[name]},
         "trial": best.number,
         "validation_mse": best.value,
-        "trials": len(counted),
-        "pruned": len(counted) - len(completed),
+        "trials": len(outcomes),
+        "pruned": len(outcomes) - outcomes.count("completed"),
         "epochs": sweep.epochs,
         "seed": sweep.seed,
         "clips": digest_of(folder.parent / "preprocess" / "clips.csv"),
@@ -435,63 +286,56 @@ def save_best(study: optuna.Study, sweep: Sweep, folder: Path) -> dict[str, Any]
 
 
 def space_table() -> pd.DataFrame:
-    """The search space in words: a row a parameter, with the columns Parameter, Tried and Why."""
-    return pd.DataFrame(
-        [
-            (name.capitalize().replace("_", " "), _in_words(tried.space), tried.why)
-            for name, tried in SPACE.items()
-        ],
-        columns=["Parameter", "Tried", "Why"],
-    )
+    """Return the search space in words.
 
-
-def _in_words(space: BaseDistribution) -> str:
-    if isinstance(space, FloatDistribution):
-        return f"{space.low:g} to {space.high:g}" + (", logarithmic" if space.log else "")
-    assert isinstance(space, CategoricalDistribution)
-    return ", ".join(map(str, space.choices))
+    Returns:
+        A row for each parameter, with the columns Parameter and Tried.
+    """
+    tried = {}
+    for name, space in SPACE.items():
+        if isinstance(space, CategoricalDistribution):
+            words = ", ".join(map(str, space.choices))
+        else:
+            words = f"{space.low:g} to {space.high:g}" + (", logarithmic" if space.log else "")
+        tried[name.capitalize().replace("_", " ")] = words
+    return pd.DataFrame({"Parameter": list(tried), "Tried": list(tried.values())})
 
 
 def trials_table(study: optuna.Study, sweep: Sweep) -> pd.DataFrame:
-    """A row a trial that has ended, by number.
+    """Return the trials that count towards the budget.
 
-    Columns: trial, worker (its number), outcome ("completed", "pruned" or "diverged"), epochs (that it was trained), validation_mse (the
-    lowest of these epochs, NaN where there is none), and the settings that were tried.
+    Args:
+        study: as `work` returns it.
+        sweep: the epochs and the seed.
+
+    Returns:
+        A row for each trial, by number, with the columns trial and worker (their numbers), outcome
+        ("completed", "pruned" or "diverged"), epochs (how many it was trained), validation_mse (the lowest of
+        these epochs, NaN where there is none), and the settings that were tried.
     """
     rows = []
-    for trial in finished(study):
-        tried = settings_of(trial.params, sweep).to_mapping()
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        tried = _settings_of(trial.params, sweep).to_mapping()
+        ended_early = "diverged" if "why" in trial.user_attrs else "pruned"
         rows.append(
             {
                 "trial": trial.number,
                 "worker": trial.user_attrs["worker"],
-                "outcome": _outcome(trial),
+                "outcome": "completed" if trial.state == TrialState.COMPLETE else ended_early,
                 "epochs": len(trial.intermediate_values),
-                "validation_mse": _lowest(trial),
+                "validation_mse": min(trial.intermediate_values.values(), default=float("nan")),
                 **{name: tried[name] for name in SPACE},
             }
         )
     return pd.DataFrame(rows, columns=["trial", "worker", "outcome", "epochs", "validation_mse", *SPACE])
 
 
-def _outcome(trial: FrozenTrial) -> str:
-    if trial.state == TrialState.COMPLETE:
-        return "completed"
-    return "diverged" if "why" in trial.user_attrs else "pruned"
-
-
-def _line(trial: FrozenTrial, so_far: Sequence[FrozenTrial], sweep: Sweep) -> str:
-    """What became of a trial, and where the study stood then."""
-    setting = settings_of(trial.params, sweep)
-    completed = [_lowest(other) for other in so_far if other.state == TrialState.COMPLETE]
-    budget = f" of {sweep.trials}" if sweep.trials else ""
-    best = f"best {min(completed):.3f}" if completed else "none completed"
+def _line(row: Any, so_far: pd.DataFrame, sweep: Sweep) -> str:
+    """Describe one row of `trials_table`, and the trials so far."""
+    best = so_far.loc[so_far["outcome"] == "completed", "validation_mse"].min()
     return (
-        f"trial {trial.number:3d}  {setting.model:5s}  learning rate {setting.learning_rate:<8.2g} "
-        f"standardise {setting.standardise:5s}  validation MSE {_lowest(trial):6.3f}  {_outcome(trial):9s}  "
-        f"{len(so_far)}{budget} done, {best}"
+        f"trial {row.trial:3d}  {row.model:5s}  learning rate {row.learning_rate:<8.2g} "
+        f"standardise {row.standardise:5s}  validation MSE {row.validation_mse:6.3f}  {row.outcome:9s}  "
+        f"{len(so_far)}{f' of {sweep.trials}' if sweep.trials else ''} done, "
+        f"{'none completed' if pd.isna(best) else f'best {best:.3f}'}"
     )
-
-
-def _lowest(trial: FrozenTrial) -> float:
-    return min(trial.intermediate_values.values(), default=float("nan"))

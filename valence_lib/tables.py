@@ -191,12 +191,11 @@ def quarantine_table(quarantine: pd.DataFrame) -> pd.DataFrame:
     return table.set_axis(["Clip", "Part", "Reason", "What was found"], axis=1)
 
 
-def settings_table(trainings: Mapping[str, TrainingSettings]) -> pd.DataFrame:
-    """Resolved settings, one a line; of a blend, with a column a member."""
-    values = {member or "Value": settings.to_mapping() for member, settings in trainings.items()}
-    names = list(next(iter(values.values())))
-    columns = {member: [str(of_member[name]) for name in names] for member, of_member in values.items()}
-    return pd.DataFrame({"Parameter": names, **columns})
+def settings_table(settings: TrainingSettings) -> pd.DataFrame:
+    """Resolved settings of a training, one a line."""
+    values = settings.to_mapping()
+    texts = [", ".join(value) if isinstance(value, list) else str(value) for value in values.values()]
+    return pd.DataFrame({"Parameter": list(values), "Value": texts})
 
 
 def trials_table(trials: pd.DataFrame) -> pd.DataFrame:
@@ -212,19 +211,6 @@ def trials_table(trials: pd.DataFrame) -> pd.DataFrame:
         table[name.capitalize().replace("_", " ")] = [
             f"{v:g}" if isinstance(v, float) else str(v) for v in trials[name]
         ]
-    return pd.DataFrame(table)
-
-
-def worst_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The clips with the largest errors, the largest first."""
-    table = {
-        "Clip": predictions["id"],
-        "Speaker": predictions["speaker"].fillna(""),
-        "True": [rounded(value, 2) for value in predictions["truth"]],
-        "Predicted": [rounded(value, 2) for value in predictions["prediction"]],
-        "Error": [rounded(value, 2) for value in predictions["prediction"] - predictions["truth"]],
-        "Seconds": [rounded(value, 2) for value in predictions["duration_seconds"]],
-    }
     return pd.DataFrame(table)
 
 
@@ -312,9 +298,18 @@ def disagreement_table(clips: pd.DataFrame, models: Sequence[str]) -> pd.DataFra
     return pd.DataFrame(table)
 
 
-def worst_rated_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """`worst_table` with every rater's rating beside their mean, where the corpus has them (valence_a1, ...)."""
-    table = worst_table(predictions)
+def worst_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Clips with signed errors, in their order; with every rater's rating where the corpus has them (valence_a1, ...)."""
+    table = pd.DataFrame(
+        {
+            "Clip": predictions["id"],
+            "Speaker": predictions["speaker"].fillna(""),
+            "True": [rounded(value, 2) for value in predictions["truth"]],
+            "Predicted": [rounded(value, 2) for value in predictions["prediction"]],
+            "Error": [rounded(value, 2) for value in predictions["prediction"] - predictions["truth"]],
+            "Seconds": [rounded(value, 2) for value in predictions["duration_seconds"]],
+        }
+    )
     columns = [column for column in map(str, predictions) if RATER_COLUMN.fullmatch(column)]
     if columns:
         ratings = predictions[columns].itertuples(index=False, name=None)
@@ -331,35 +326,36 @@ DESIGN_WORDS = {
 }
 
 
-def leakage_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The leakage meter: what a model scores by what test clips may share with those that it was trained on."""
+def leakage_table(leakage: Mapping[str, Any]) -> pd.DataFrame:
+    """Scores by what test clips share with training clips; takes what `leakage.measure` returns."""
     lines = []
+    rows = leakage["designs"]
     words = dict(DESIGN_WORDS)
     if any(row["design"] == "sentence" and row["why"] for row in rows):  # sentences are not known
         words |= {"speaker": "no speaker", "random": "speakers"}
     for row in rows:
         line = {
-            "Test and training clips share": words[row["design"]] + (" (voices)" if row["pseudo"] else "")
+            "Test and training clips share": words[row["design"]] + (" (voices)" if leakage["pseudo"] else "")
         }
         if row["why"] or "mse" not in row:
-            line |= dict.fromkeys(["Trained on", "MSE", "CCC", "MSE beyond", "CCC beyond"], "–")
+            line |= dict.fromkeys(["Trained on", "MSE", "CCC", "MSE difference", "CCC difference"], "–")
         else:
             line["Trained on"] = f"{row['trained']:,.0f} clips"
             line |= {
                 title: with_interval(row[m], row["intervals"][m])
                 for m, title in (("mse", "MSE"), ("ccc", "CCC"))
             }
-            for metric, title in (("mse", "MSE beyond"), ("ccc", "CCC beyond")):
+            for metric, title in (("mse", "MSE difference"), ("ccc", "CCC difference")):
                 line[title] = "–" if row["against"] is None else _difference(row["against"][metric])
         lines.append(line)
     return pd.DataFrame(lines)
 
 
 def ablation_table(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The ablation ledger: each ingredient taken away from the best model or added to it."""
+    """The ablation table: input features taken away from the best model or added to it."""
     return pd.DataFrame(
         {
-            "Ingredient": f"{'with' if line['added'] else 'without'} {line['words']}",
+            "Component": f"{'with' if line['added'] else 'without'} {line['words']}",
             "MSE": rounded(line["mse"]["score"]),
             "MSE changes by": _difference(line["mse"]),
             "CCC": rounded(line["ccc"]["score"]),
@@ -371,7 +367,7 @@ def ablation_table(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def ablation_points(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """What the forest plot takes: label, metric, difference, low, high, verdict and kind of each line of the ledger."""
+    """What the forest plot takes: label, metric, difference, low, high, verdict and kind of each line of the ablation table."""
     return pd.DataFrame(
         {
             "label": line["words"],

@@ -1,4 +1,4 @@
-"""The one training loop: any model of the registry, Adam, mean squared error, resumable after a kill.
+"""The one training loop: any network of the registry, Adam, mean squared error, resumable after a kill.
 
 An epoch's randomness (order of clips, dropout) comes from the seed and the epoch's number alone, so
 a training that goes on after a kill ends in the weights of one that was never disturbed.
@@ -11,8 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,10 +25,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from valence_lib.batches import Batch, KeptClips, in_order_of_length, shuffled
-from valence_lib.errors import RunError, SettingsError, TrainingError
+from valence_lib.errors import RunError, TrainingError
 from valence_lib.features import LogMel, Standardiser
 from valence_lib.files import write_json, written_whole
-from valence_lib.losses import LOSSES, mask
 from valence_lib.models import build_model
 from valence_lib.provenance import digest_of_content, environment, modules_reached
 from valence_lib.registry import modules_of
@@ -43,17 +41,18 @@ from valence_lib.runs import (
     save_tensors,
 )
 from valence_lib.settings import TrainingSettings
-from valence_lib.side_tasks import CATEGORIES, RATINGS, SideTasks
 from valence_lib.store import FeatureStore
+from valence_lib.streams import Rows
 
 UNDER_WAY_FOLDER = ".training"  # in a run's folder, as long as a training is not finished
+_CHECKPOINT = "last.safetensors"
 HISTORY = ["epoch", "learning_rate", "training_mse", "validation_mse"]
 _KEPT_BYTES = 1 << 30  # of standardised clips in memory: about 30,000 clips of 4 s
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a training sees.
+    """The data of a training.
 
     Args:
         store: features by row.
@@ -71,12 +70,89 @@ class Material:
         """The same clips, each in the part that is given for it [shape=(clips,)]."""
         return Material(self.store, self.clips.assign(part=parts))
 
+    def source(self, rows: NDArray[np.int64]) -> "StoredClips":
+        """The input features of some rows, as `runs.Run.predict` takes them."""
+        return StoredClips(self.store, rows)
+
     def digest(self) -> str:
-        """SHA-256 of all that a training can see: which audio, which labels, which parts, which features."""
-        seen = ["id", "digest", "part", "speaker", "valence", *RATINGS, *CATEGORIES]
-        columns = self.clips[[name for name in seen if name in self.clips]]
+        """SHA-256 of all that decides over a training: which audio, which labels, which parts, which features."""
+        columns = self.clips[["id", "digest", "part", "speaker", "valence"]]
         text = self.store.settings.digest() + columns.to_csv(index=False, lineterminator="\n")
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class StoredClips:
+    """The input features of some rows of a store: a `runs.FeatureSource`."""
+
+    store: FeatureStore
+    rows: NDArray[np.int64]
+
+    def of(self, streams: Sequence[str]) -> list[Rows]:
+        """See `runs.FeatureSource`."""
+        stored = self.store.of(streams)
+        return [stored[int(row)] for row in self.rows]
+
+
+class TrainingFolder:
+    """Where a training leaves its run: under `.training/` until it is finished, so that what was there before stays whole.
+
+    Args:
+        made_by: a statement that imports the module that trains, whose code enters the digest.
+    """
+
+    def __init__(self, material: Material, settings: TrainingSettings, folder: Path, made_by: str):
+        self.material, self.settings, self.folder, self.made_by = material, settings, folder, made_by
+        self.making = folder / UNDER_WAY_FOLDER
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that decides over this training: settings, clips, code, libraries and processor."""
+        code = modules_reached([self.made_by], modules_of(self.settings))
+        return digest_of_content([self.settings.digest(), self.material.digest(), code, environment()])
+
+    def is_finished(self) -> bool:
+        """Whether just this training was finished here."""
+        path = self.folder / "finished.json"
+        if not path.is_file() or not (self.folder / "best.safetensors").is_file():
+            return False
+        return json.loads(path.read_text(encoding="utf-8"))["digest"] == self.digest
+
+    def begin(
+        self,
+        settings: TrainingSettings,
+        standardiser: Standardiser,
+        model: nn.Module,
+        widths: Sequence[int],
+    ) -> None:
+        """Make room for a new training, and write its settings."""
+        shutil.rmtree(self.making, ignore_errors=True)
+        save_settings(self.making, self.material.store.settings, settings, standardiser, model, widths)
+
+    def note_progress(self, history: Sequence[Mapping[str, float]], seconds: float, device: str) -> None:
+        """Write history.csv and seconds.json."""
+        with written_whole(self.making / "history.csv") as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(history)
+        write_json(self.making / "seconds.json", {"seconds": seconds, "device": device})
+
+    def finish(self) -> None:
+        """Put the finished training in the place of what was there; killed on the way, it is done once more."""
+        (self.folder / "finished.json").unlink(missing_ok=True)
+        for path in sorted(self.making.iterdir()):
+            # What a kill left half written begins with a full stop.
+            if path.name != _CHECKPOINT and not path.name.startswith("."):
+                with written_whole(self.folder / path.name) as destination:
+                    shutil.copyfile(path, destination)
+        write_json(self.folder / "finished.json", {"digest": self.digest})
+        shutil.rmtree(self.making)
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The rows of a training's history.csv."""
+    rows = pd.read_csv(folder / "history.csv").to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def train(
@@ -87,9 +163,7 @@ def train(
     progress: bool = True,
     after_epoch: Callable[[Mapping[str, float]], object] | None = None,
 ) -> pd.DataFrame:
-    """Train one model and leave a run in `folder`; where just this training was cut off there, go on with it.
-
-    A model with a method `fit(vectors, truth, speakers)` of its own is fitted by it in one step, in place of epochs.
+    """Train one network and leave a run in `folder`; where just this training was cut off there, go on with it.
 
     A training of the same material, settings and code that was finished there is not done again.
 
@@ -119,17 +193,10 @@ def train(
     torch.set_flush_denormal(True)  # saturated gates have denormal gradients, at a tenth of the speed
     torch.manual_seed(settings.seed)
     loop = _Loop(material, settings, folder, device)
-    at_once = hasattr(loop.model, "fit")
-    n_epochs = 1 if at_once else settings.epochs
+    n_epochs = settings.epochs
     first = loop.resume() + 1
     if first == 1:
-        loop.begin()
-        if at_once:
-            row = loop.fit_at_once()
-            if progress:
-                print(_line(row, n_epochs))
-            loop.finish()
-            return pd.DataFrame(loop.history, columns=HISTORY)
+        loop.place.begin(settings, loop.standardiser, loop.model, loop.features.widths)
     on_terminal = sys.stderr.isatty()
     in_lines = progress and not on_terminal
     label = f"{settings.model} {settings.preset} {settings.seed}"
@@ -143,8 +210,8 @@ def train(
             print(_line(row, n_epochs), flush=True)
         if after_epoch is not None:
             after_epoch(row)
-    if loop.making.is_dir():
-        loop.finish()
+    if loop.place.making.is_dir():
+        loop.place.finish()
     return pd.DataFrame(loop.history, columns=HISTORY)
 
 
@@ -157,49 +224,26 @@ def _line(row: Mapping[str, float], epochs: int) -> str:
 
 class _Loop:
     def __init__(self, material: Material, settings: TrainingSettings, folder: Path, device: torch.device):
-        self.material, self.settings, self.folder, self.device = material, settings, folder, device
-        self.making = folder / UNDER_WAY_FOLDER  # what was there before stays whole until this training is
-        self.heard = material.store.of(settings.streams)
+        self.material, self.settings, self.device = material, settings, device
+        self.place = TrainingFolder(material, settings, folder, "import valence_lib.training")
+        self.features = material.store.of(settings.streams)
         self.train_rows, self.validation_rows = material.rows("train"), material.rows("validation")
         self.truth = torch.tensor(material.clips["valence"].to_numpy(np.float32))
         self.speakers = material.clips["speaker"].to_numpy(dtype=str)
         in_training = material.clips["part"].to_numpy() == "train"
         self.standardiser = Standardiser.fit(
-            settings.standardise, self.heard, list(self.speakers), in_training
+            settings.standardise, self.features, list(self.speakers), in_training
         )
-        self.model = build_model(settings.model, self.heard.width).to(device)
-        if hasattr(self.model, "begin_at"):
-            mean = float(self.truth[self.train_rows].mean())
-            begin_at: Callable[[float], None] = self.model.begin_at  # type: ignore[assignment]
-            begin_at(mean)
-        self.side_tasks = self._side_tasks()
-        self.averaged: dict[str, Tensor] = {}  # the mean of the last epochs' weights so far
+        self.model = build_model(settings.model, self.features.widths).to(device)
         self.history: list[dict[str, float]] = []
         self.seconds = 0.0
         self.kept = KeptClips(self._read, device, _memory_for_clips(device))
-
-    def _side_tasks(self) -> SideTasks | None:
-        if not self.settings.side_weight:
-            return None
-        if not hasattr(self.model, "read"):
-            raise SettingsError(
-                f"side_weight={self.settings.side_weight:g} was given, but {self.settings.model} has no method 'read' "
-                "that side tasks could learn from; use side_weight=0, or a model that has one, such as AttentionLSTM."
-            )
-        size = self.model.linear.in_features  # type: ignore[union-attr]
-        return SideTasks(self.material.clips, self.train_rows, size).to(self.device)  # type: ignore[arg-type]
-
-    @property
-    def learned(self) -> list[nn.Parameter]:
-        """All that the training adjusts."""
-        of_tasks = [] if self.side_tasks is None else list(self.side_tasks.parameters())
-        return [*self.model.parameters(), *of_tasks]
 
     @cached_property
     def optimiser(self) -> torch.optim.Adam:
         """Adam over all weights."""
         return torch.optim.Adam(
-            self.learned,
+            self.model.parameters(),
             lr=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),
@@ -208,7 +252,7 @@ class _Loop:
     def run_epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch, validate, and write what a resumption needs."""
         started = time.perf_counter()
-        settings, lengths = self.settings, self.heard.lengths
+        settings, lengths = self.settings, self.features.lengths
         reductions = (epoch - 1) // settings.learning_rate_period if settings.learning_rate_period else 0
         learning_rate = settings.learning_rate * settings.learning_rate_factor**reductions
         for group in self.optimiser.param_groups:
@@ -233,91 +277,36 @@ class _Loop:
             "learning_rate": learning_rate,
             "training_mse": float(losses @ sizes.double() / sizes.sum()),
         }
-        begins = max(0, settings.epochs - settings.averaged_epochs) if settings.averaged_epochs else epoch
-        if epoch > begins:
-            self._average(epoch - begins)
-        with self._averaged_weights():
-            row["validation_mse"] = self._validate(epoch)
-            best = min((past["validation_mse"] for past in self.history), default=float("inf"))
-            only_last = bool(settings.averaged_epochs) or not len(self.validation_rows)
-            if epoch == settings.epochs if only_last else row["validation_mse"] < best:
-                save_best(self.making, self.model, self.standardiser)
+        row["validation_mse"] = self._validate(epoch)
+        best = min((past["validation_mse"] for past in self.history), default=float("inf"))
+        last_of_all = epoch == settings.epochs
+        if row["validation_mse"] < best or (last_of_all and not len(self.validation_rows)):
+            save_best(self.place.making, self.model, self.standardiser)
         self.history.append(row)
         self.seconds += time.perf_counter() - started
         self._checkpoint(epoch)
         return row
 
-    def _average(self, count: int) -> None:
-        """Take the weights of this epoch into the mean, of which it is number `count`."""
-        for name, weights in self.model.state_dict().items():
-            before = self.averaged.get(name, torch.zeros_like(weights))
-            self.averaged[name] = before + (weights - before) / count
-
-    @contextmanager
-    def _averaged_weights(self) -> Iterator[None]:
-        """Within this block, the model has the mean of the last epochs' weights, where they are averaged."""
-        if not self.averaged:
-            yield
-            return
-        own = {name: weights.clone() for name, weights in self.model.state_dict().items()}
-        self.model.load_state_dict(self.averaged)
-        yield
-        self.model.load_state_dict(own)
-
-    def fit_at_once(self) -> dict[str, float]:
-        """Fit a model that has a solution of its own, in place of epochs; one row of history."""
-        started = time.perf_counter()
-        rows = self.train_rows
-        heard = np.concatenate([self._read(int(row)) for row in rows])
-        truth = self.truth.numpy()[rows].astype(np.float64)
-        fit: Callable[..., object] = self.model.fit  # type: ignore[assignment]
-        fit(heard, truth, self.speakers[rows])
-        fitted = predict_batches(self.model, self.kept.load([rows]))
-        errors = np.array([fitted[row] for row in rows.tolist()]) - truth
-        row = {
-            "epoch": 1,
-            "learning_rate": 0.0,
-            "training_mse": float(np.mean(errors**2)),
-            "validation_mse": self._validate(1),
-        }
-        self.history.append(row)
-        self._save_settings()  # once more: only now is the model's size known
-        save_best(self.making, self.model, self.standardiser)
-        self.seconds += time.perf_counter() - started
-        self._note_progress()
-        return row
-
     def _read(self, row: int) -> LogMel:
-        return self.standardiser.apply(self.heard[row], self.speakers[row])
+        return self.standardiser.apply(self.features[row], self.speakers[row])
 
     def _step(self, batch: Batch) -> Tensor:
         """One step down the gradient; the squared error before it stays on the device, which is not waited for."""
         self.optimiser.zero_grad(set_to_none=True)
-        in_half = self.settings.precision == "bfloat16"
-        heard = batch.log_mel
-        if self.settings.mask_frames or self.settings.mask_columns:
-            heard = mask(heard, batch.lengths, self.settings.mask_frames, self.settings.mask_columns)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=in_half):
-            if self.side_tasks is None:
-                predictions = self.model(heard, batch.lengths).float()
-            else:
-                read = self.model.read(heard, batch.lengths)  # type: ignore[operator]
-                predictions = self.model.linear(read)[:, 0].float()  # type: ignore[operator]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+            predictions = self.model(batch.log_mel, batch.lengths).float()
         truth = self.truth[batch.rows].to(self.device, non_blocking=True)
-        loss: Tensor = LOSSES[self.settings.loss](predictions, truth)
-        if self.side_tasks is not None:
-            loss = loss + self.settings.side_weight * self.side_tasks.loss(read.float(), batch.rows)
+        loss = nn.functional.mse_loss(predictions, truth)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.learned, self.settings.max_gradient_norm)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_gradient_norm)
         self.optimiser.step()
-        # What is told of a training is its squared error, whatever it brings down.
-        return nn.functional.mse_loss(predictions.detach(), truth)
+        return loss.detach()
 
     def _validate(self, epoch: int) -> float:
         """The MSE on the validation clips; NaN where there are none."""
         if not len(self.validation_rows):
             return float("nan")
-        batches = in_order_of_length(self.validation_rows, self.heard.lengths, self.settings.batch_size)
+        batches = in_order_of_length(self.validation_rows, self.features.lengths, self.settings.batch_size)
         by_row = predict_batches(self.model, self.kept.load(batches))
         predictions = np.array([by_row[row] for row in self.validation_rows.tolist()])
         if not np.isfinite(predictions).all():
@@ -331,47 +320,14 @@ class _Loop:
 
     def _checkpoint(self, epoch: int) -> None:
         """history.csv first: should a kill come between, the epoch is done again and its row replaced."""
-        self._note_progress()
+        self.place.note_progress(self.history, self.seconds, str(self.device))
         tensors = {
             **named("model", self.model.state_dict()),
             **named("optimiser", self._optimiser_tensors()),
-            **named("averaged", self.averaged),
-            **named("side_tasks", {} if self.side_tasks is None else self.side_tasks.state_dict()),
         }
         # One string alone: safetensors writes several in random order, and the bytes would differ.
-        metadata = {"digest": self.digest}
-        save_tensors(self.making / "last.safetensors", {**tensors, "epoch": torch.tensor(epoch)}, metadata)
-
-    def _note_progress(self) -> None:
-        with written_whole(self.making / "history.csv") as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.history)
-        write_json(self.making / "seconds.json", {"seconds": self.seconds, "device": str(self.device)})
-
-    def begin(self) -> None:
-        """Make room for a new training."""
-        shutil.rmtree(self.making, ignore_errors=True)
-        self._save_settings()
-
-    def _save_settings(self) -> None:
-        save_settings(
-            self.making,
-            self.material.store.settings,
-            self.settings,
-            self.standardiser,
-            self.model,
-            self.heard.width,
-        )
-
-    def finish(self) -> None:
-        """Put the finished training in the place of what was there; killed on the way, it is done once more."""
-        (self.folder / "finished.json").unlink(missing_ok=True)
-        for name in ("settings.json", "history.csv", "seconds.json", "best.safetensors"):
-            with written_whole(self.folder / name) as path:
-                shutil.copyfile(self.making / name, path)
-        write_json(self.folder / "finished.json", {"digest": self.digest})
-        shutil.rmtree(self.making)
+        metadata = {"digest": self.place.digest}
+        save_tensors(self.place.making / _CHECKPOINT, {**tensors, "epoch": torch.tensor(epoch)}, metadata)
 
     def _optimiser_tensors(self) -> dict[str, Tensor]:
         states = self.optimiser.state_dict()["state"]
@@ -379,52 +335,33 @@ class _Loop:
             f"{number}.{name}": tensor for number, state in states.items() for name, tensor in state.items()
         }
 
-    @cached_property
-    def digest(self) -> str:
-        """Of all that decides over this training: settings, clips, code, libraries and processor."""
-        code = modules_reached(["import valence_lib.training"], modules_of(self.settings))
-        return digest_of_content([self.settings.digest(), self.material.digest(), code, environment()])
-
     def resume(self) -> int:
         """Go back to the last finished epoch in the folder, if there is one; return its number, else 0."""
         try:
-            if self._is_finished():
-                self.history = self._read_history(self.folder, self.settings.epochs)
-                shutil.rmtree(self.making, ignore_errors=True)
+            if self.place.is_finished():
+                self.history = read_history(self.place.folder)
+                shutil.rmtree(self.place.making, ignore_errors=True)
                 return self.settings.epochs
-            tensors, metadata = read_tensors(self.making / "last.safetensors")
+            tensors, metadata = read_tensors(self.place.making / _CHECKPOINT)
             epoch, digest = int(tensors["epoch"]), metadata["digest"]
-            history = self._read_history(self.making, epoch)
+            history = [row for row in read_history(self.place.making) if row["epoch"] <= epoch]
         except FileNotFoundError:
             return 0
         except (SafetensorError, ValueError, KeyError) as error:
             raise RunError(
-                f"what {self.making} holds of a training is damaged ({error}); delete that folder."
+                f"what {self.place.making} holds of a training is damaged ({error}); delete that folder."
             ) from error
-        if digest != self.digest:
+        if digest != self.place.digest:
             return 0  # another training's: this one starts anew
         self.model.load_state_dict(part_of(tensors, "model"))
-        self.averaged = part_of(tensors, "averaged")
-        if self.side_tasks is not None:
-            self.side_tasks.load_state_dict(part_of(tensors, "side_tasks"))
         state = self.optimiser.state_dict()
         for name, tensor in part_of(tensors, "optimiser").items():
             number, key = name.split(".", 1)
             state["state"].setdefault(int(number), {})[key] = tensor
         self.optimiser.load_state_dict(state)
-        self.seconds = json.loads((self.making / "seconds.json").read_text())["seconds"]
+        self.seconds = json.loads((self.place.making / "seconds.json").read_text())["seconds"]
         self.history = history
         return epoch
-
-    def _is_finished(self) -> bool:
-        path = self.folder / "finished.json"
-        if not path.is_file() or not (self.folder / "best.safetensors").is_file():
-            return False
-        return json.loads(path.read_text(encoding="utf-8"))["digest"] == self.digest
-
-    def _read_history(self, folder: Path, epochs: int) -> list[dict[str, float]]:
-        rows = pd.read_csv(folder / "history.csv").to_dict("records")
-        return [{str(k): v for k, v in row.items()} for row in rows if row["epoch"] <= epochs]
 
 
 def _memory_for_clips(device: torch.device) -> int:

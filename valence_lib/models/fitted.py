@@ -1,4 +1,4 @@
-"""What models share that are fitted in one step instead of epochs, on one row of numbers a clip."""
+"""What models share that are fitted in one step, to one row of numbers a clip."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,43 +36,64 @@ class Fitted(nn.Module):
         return rows[:, 0]
 
 
-class Linear(Fitted):
-    """A weighted sum of a clip's row of numbers and a constant, as the linear models of scikit-learn find them."""
+class KernelExpansion(Fitted):
+    """A constant plus a weighted sum of a clip's kernels with training clips.
 
+    The kernel of two rows is the mean over groups of columns of exp(-gamma / d * |x - x'|^2), where d is the number of columns of
+    the group: each group counts alike, whatever its width (Gönen and Alpaydın 2011, "Multiple kernel learning algorithms", JMLR
+    12, 2211-2268).
+
+    Args:
+        widths: columns of each group.
+    """
+
+    support: Tensor
     weight: Tensor
     bias: Tensor
+    gamma: Tensor
 
-    def __init__(self, width: int = 128):
+    def __init__(self, widths: Sequence[int] = (128,)):
         super().__init__()
-        self.register_buffer("weight", torch.zeros(width))
+        self.widths = list(widths)
+        self.register_buffer("support", torch.zeros(0, sum(widths)))
+        self.register_buffer("weight", torch.zeros(0))
         self.register_buffer("bias", torch.zeros(()))
+        self.register_buffer("gamma", torch.zeros(()))
 
-    def take(self, fitted: RegressorMixin) -> None:
-        """Predict what a fitted model of scikit-learn's predicts."""
-        self._keep(weight=fitted.coef_, bias=fitted.intercept_)
+    def kernel(self, first: Tensor, second: Tensor, gamma: float) -> Tensor:
+        """The kernel of all pairs of two sets of rows [shape=(len(first), len(second)), dtype=float64]."""
+        total = torch.zeros(len(first), len(second), dtype=torch.float64, device=first.device)
+        groups = [rows.double().split(self.widths, dim=1) for rows in (first, second)]
+        for a, b in zip(*groups, strict=True):
+            # In double precision, the products are exact enough, and many times as fast as differences.
+            distances = torch.addmm((a**2).sum(1)[:, None] + (b**2).sum(1), a, b.T, alpha=-2)
+            total += torch.exp_(distances.mul_(-gamma / a.shape[1]))
+        return total / len(self.widths)
 
     def forward(self, rows: Tensor, lengths: Tensor) -> Tensor:
         """Valence of each clip, as `valence_lib.models` says; each clip is one row."""
-        return nn.functional.linear(self._vectors(rows), self.weight[None], self.bias[None])[:, 0]
+        kernel = self.kernel(self._vectors(rows), self.support, float(self.gamma))
+        return (kernel @ self.weight.double()).float() + self.bias
+
+
+def folds_of(
+    speakers: NDArray[np.str_], n_folds: int = _FOLDS
+) -> tuple[GroupKFold | KFold, NDArray[np.str_] | None]:
+    """Folds among training clips, and the groups that they take: by speaker where every clip names one and there are
+    enough, so that what is chosen suits new speakers; else at random."""
+    if (speakers != "").all() and len(set(speakers)) >= n_folds:
+        return GroupKFold(n_folds), speakers
+    return KFold(min(n_folds, len(speakers)), shuffle=True, random_state=0), None
 
 
 def search(
-    estimator: RegressorMixin,
-    grid: Grid | Sequence[Grid],
-    vectors: Array,
-    truth: Array,
-    speakers: NDArray[np.str_],
+    estimator: RegressorMixin, grid: Grid, vectors: Array, truth: Array, speakers: NDArray[np.str_]
 ) -> RegressorMixin:
-    """The estimator fitted on all clips, with the hyperparameters of the lowest MSE in a cross-validation among them.
-
-    Folds go by speaker where every clip names one and there are enough, so that what is chosen is what suits new speakers.
-    """
+    """The estimator fitted to all clips, with the hyperparameters of the lowest MSE in a cross-validation among them."""
     rows = np.arange(len(truth))
     if len(rows) > _MOST_CLIPS:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:_MOST_CLIPS])
-    by_speaker = (speakers != "").all() and len(set(speakers[rows])) >= _FOLDS
-    n_folds = min(_FOLDS, len(rows))
-    folds = GroupKFold(n_folds) if by_speaker else KFold(n_folds, shuffle=True, random_state=0)
+    folds, groups = folds_of(speakers[rows])
     found = GridSearchCV(estimator, grid, scoring="neg_mean_squared_error", cv=folds, refit=False)
-    found.fit(vectors[rows], truth[rows], groups=speakers[rows] if by_speaker else None)
+    found.fit(vectors[rows], truth[rows], groups=groups)
     return estimator.set_params(**found.best_params_).fit(vectors, truth)

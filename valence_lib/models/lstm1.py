@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from valence_lib.recurrence import LSTM, pack
+from valence_lib.recurrence import LSTM
 
 
 class LSTM1(nn.Module):
@@ -15,5 +15,5 @@ class LSTM1(nn.Module):
 
     def forward(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
         """Valence of each clip, as `valence_lib.models` says."""
-        _, final = self.lstm(pack(log_mel, lengths))
+        _, final = self.lstm(log_mel, lengths)
         return self.linear(final)[:, 0]
