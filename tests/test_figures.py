@@ -487,7 +487,7 @@ BAD = {
     "curves empty": (lambda: figures.plot_learning_curves(HISTORY.head(0), 0.7), "no rows"),
     "curves twice": (lambda: figures.plot_learning_curves(pd.concat([HISTORY, HISTORY.tail(1)]), 0.7), "1 epochs stand in the table twice"),
     "curves reference": (lambda: figures.plot_learning_curves(HISTORY, NAN), "mean_predictor_mse=nan"),
-    "scatter NaN": (lambda: figures.plot_predicted_against_true(PREDICTIONS * NAN, 1, 5), "120 of 120 values of truth"),
+    "scatter NaN": (lambda: figures.plot_predicted_against_true(PREDICTIONS.assign(truth=NAN, prediction=NAN), 1, 5), "120 of 120 values of truth"),
     "residuals off": (lambda: figures.plot_residuals_by_valence(PREDICTIONS.assign(truth=9.0), 1, 5), "120 of 120 truths lie off"),
     "residuals bins": (lambda: figures.plot_residuals_by_valence(PREDICTIONS, 1, 5, bins=1), "bins=1"),
     "duration bins": (lambda: figures.plot_error_by_duration(PREDICTIONS, bins=0), "bins=0"),
