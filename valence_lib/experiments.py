@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from valence_lib.fitting import VALIDATION_FILE, fit
+from valence_lib.fitting import VALIDATION_FILE, fit, predict
 from valence_lib.protocols import FOLD, OUT_OF_FOLD, Divisions
 from valence_lib.registry import model_entry, training_settings
 from valence_lib.runs import load_run, save_members
@@ -75,8 +75,7 @@ def predict_held_out(material: Material, divisions: Divisions, folder: Path) -> 
             if in_group == ["validation"] and saved.is_file():
                 predictions = pd.read_csv(saved)["prediction"].to_numpy(np.float64)
             else:
-                source, speakers = material.source(rows), clips["speaker"].tolist()
-                predictions = run.adapt(source, speakers).predict(source, speakers)
+                predictions = predict(run, material, rows)
             found = clips[["id", "speaker", "duration_seconds", "valence"]].rename(
                 columns={"valence": "truth"}
             )

@@ -9,18 +9,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from valence_lib.errors import TrainingError
 from valence_lib.features import Standardiser
 from valence_lib.files import written_whole
 from valence_lib.metrics import mse
 from valence_lib.models import build_model
-from valence_lib.runs import Run, save_best
+from valence_lib.runs import Ensemble, Run, save_best
 from valence_lib.settings import TrainingSettings
-from valence_lib.training import HISTORY, Material, TrainingFolder, read_history
+from valence_lib.training import HISTORY, Material, TrainingFolder, read_history, validation_mse
 
-VALIDATION_FILE = (
-    "validation.csv"  # in a run's folder: predictions of the validation clips by a fit without them
-)
+VALIDATION_FILE = "validation.csv"  # in a run's folder: predictions of these clips by a fit without them
 _LAYER_FOLDS = 3  # by which the layer of an encoder is chosen
 _LAYER_CLIPS = 1000
 
@@ -69,13 +66,7 @@ def _fit(place: TrainingFolder) -> None:
     predictions = np.zeros(0)
     if len(validation):
         predictions = predict(first, material, validation)
-        if not np.isfinite(predictions).all():
-            clips = material.clips["id"].iloc[validation[~np.isfinite(predictions)]]
-            raise TrainingError(
-                f"the predictions of the validation clips {', '.join(clips)} are not finite. Expected numbers: look at "
-                "those clips."
-            )
-        row["validation_mse"] = mse(_truth(material, validation), predictions)
+        row["validation_mse"] = validation_mse(material, validation, predictions)
         run = fitted(material, settings, np.sort(np.concatenate([train, validation])), everything)
     place.begin(settings, run.standardiser, run.model, material.store.of(settings.streams).widths)
     table = pd.DataFrame({"id": material.clips["id"].iloc[validation], "prediction": predictions})
@@ -109,7 +100,7 @@ def fitted(
     return Run(material.store.settings, settings, model.eval(), standardiser)
 
 
-def predict(run: Run, material: Material, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+def predict(run: Run | Ensemble, material: Material, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Valence of some rows of the material [shape=(rows,)]; speakers' statistics are those of these clips."""
     source, speakers = material.source(rows), _speakers(material)[rows].tolist()
     return run.adapt(source, speakers).predict(source, speakers)

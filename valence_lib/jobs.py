@@ -230,9 +230,8 @@ class Request:
             rows += [(BEST_MODEL, preset) for preset in ENCODER_PRESETS]
         if self.preset == "best":
             rows += [(model, preset) for model, entry in MODELS.items() for preset in entry.presets]
-            if not missing_packages(
-                MODELS[BEST_MODEL].recipe["streams"]
-            ):  # else there is nothing to compare with
+            # Without the best model itself, there is nothing to compare with.
+            if not missing_packages(MODELS[BEST_MODEL].recipe["streams"]):
                 rows += [(BEST_MODEL, preset) for preset in ABLATIONS]
         if self.best:
             rows.append((self.best["model"], "tuned"))

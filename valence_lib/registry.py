@@ -200,7 +200,7 @@ def training_settings(model: str, preset: str, seed: int, **changes: Any) -> Tra
     named = {"model": model, "preset": preset, "seed": seed}
     settings = TrainingSettings.from_mapping({**recipe, **PRESETS[preset], **named, **changes})
     check_streams(settings.streams)
-    per = STREAMS[settings.streams[0].partition(":")[0]].per
+    per = _stream_of(settings.streams[0]).per
     expected = "clip" if model_entry(model).fitted else "frame"
     if per != expected:
         raise SettingsError(
@@ -217,13 +217,15 @@ def training_settings(model: str, preset: str, seed: int, **changes: Any) -> Tra
 
 def missing_packages(streams: Sequence[str]) -> dict[str, str]:
     """The packages that these input features need and that are not installed, each with the command that installs it."""
-    needed = {
-        entry.needs: entry.command for name in streams if (entry := STREAMS[name.partition(":")[0]]).needs
-    }
-    return {package: command for package, command in needed.items() if find_spec(package) is None}
+    entries = [_stream_of(name) for name in streams]
+    return {entry.needs: entry.command for entry in entries if entry.needs and find_spec(entry.needs) is None}
 
 
 def modules_of(settings: TrainingSettings) -> list[str]:
     """The modules that a training reaches by the registry's names: its model's, and those of its input features."""
-    streams = [name.partition(":")[0] for name in settings.streams]
-    return [MODELS[settings.model].module, *(STREAMS[name].module for name in streams)]
+    return [MODELS[settings.model].module, *(_stream_of(name).module for name in settings.streams)]
+
+
+def _stream_of(name: str) -> Stream:
+    """The registry's line of a stream by its name in a setting, which may name a layer, as in "encoder:3"."""
+    return STREAMS[name.partition(":")[0]]

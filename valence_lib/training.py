@@ -155,6 +155,27 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
+def validation_mse(
+    material: Material, rows: NDArray[np.int64], predictions: NDArray[np.float64], when: str = ""
+) -> float:
+    """The MSE of predictions of the validation clips.
+
+    Args:
+        rows, predictions [shape=(clips,)]: of these clips.
+        when: of the training, for the error.
+
+    Raises:
+        TrainingError: a prediction is not finite.
+    """
+    if not np.isfinite(predictions).all():
+        clips = material.clips["id"].iloc[rows[~np.isfinite(predictions)]]
+        raise TrainingError(
+            f"the predictions of the validation clips {', '.join(clips)} are not finite{when}. "
+            "Expected numbers: look at those clips."
+        )
+    return float(np.mean((predictions - material.clips["valence"].to_numpy(np.float64)[rows]) ** 2))
+
+
 def train(
     material: Material,
     settings: TrainingSettings,
@@ -309,14 +330,7 @@ class _Loop:
         batches = in_order_of_length(self.validation_rows, self.features.lengths, self.settings.batch_size)
         by_row = predict_batches(self.model, self.kept.load(batches))
         predictions = np.array([by_row[row] for row in self.validation_rows.tolist()])
-        if not np.isfinite(predictions).all():
-            clips = self.material.clips["id"].iloc[self.validation_rows[~np.isfinite(predictions)]]
-            raise TrainingError(
-                f"the predictions of the validation clips {', '.join(clips)} are not finite in epoch {epoch}. "
-                "Expected numbers: look at those clips."
-            )
-        truth = self.material.clips["valence"].to_numpy(np.float64)[self.validation_rows]
-        return float(np.mean((predictions - truth) ** 2))
+        return validation_mse(self.material, self.validation_rows, predictions, f" in epoch {epoch}")
 
     def _checkpoint(self, epoch: int) -> None:
         """history.csv first: should a kill come between, the epoch is done again and its row replaced."""
