@@ -1,1 +1,1 @@
-"""Measurements of every stage, side by side with the ways that people use now. See README.md."""
+"""Measurements of every stage against the usual tools; see README.md."""

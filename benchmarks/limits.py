@@ -1,57 +1,42 @@
-"""What the machine can do: the rates that no stage can pass."""
+"""Rates of the machine that no stage can exceed."""
 
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.timing import spread
+from benchmarks.timing import rates, take_turns
 
 _MATRIX = 1024
 _BYTES = 1 << 28
 
 
 def measure(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
-    """Single-thread matrix product in GFLOP/s, memory copy in GB/s, reading of a cached file in GB/s."""
-    a = torch.randn(_MATRIX, _MATRIX)
-    arrays = a.numpy(), a.t().contiguous().numpy()
+    """Matrix product in GFLOP/s, memory copy and reading of a cached file in GB/s, on one thread."""
+    matrix = torch.randn(_MATRIX, _MATRIX)
+    arrays = matrix.numpy(), matrix.t().contiguous().numpy()
     source, target = np.ones(_BYTES // 4, np.float32), np.empty(_BYTES // 4, np.float32)
     file = folder / "bytes"
     file.write_bytes(source.tobytes())
-    content = bytearray(1 << 20)
-    rates: dict[str, list[float]] = {"torch": [], "numpy": [], "copy": [], "read": []}
-    for number in range(rounds + 1):
-        seconds = {
-            "torch": _seconds(lambda: [a @ a for _ in range(4)]),
-            "numpy": _seconds(lambda: [arrays[0] @ arrays[1] for _ in range(4)]),
-            "copy": _seconds(lambda: np.copyto(target, source)),
-            "read": _seconds(lambda: _read(file, content)),
-        }
-        if number:
-            for name, taken in seconds.items():
-                amount = 8 * _MATRIX**3 if name in ("torch", "numpy") else _BYTES
-                rates[name].append(amount / taken / 1e9)
+    functions = {
+        "torch": lambda: [matrix @ matrix for _ in range(4)],
+        "numpy": lambda: [arrays[0] @ arrays[1] for _ in range(4)],
+        "copy": lambda: np.copyto(target, source),
+        "read": lambda: _read(file),
+    }
+    seconds = take_turns(functions, rounds)
     file.unlink()
+    gflops, gigabytes = rates(seconds, 8 * _MATRIX**3 / 1e9), rates(seconds, _BYTES / 1e9)
     return {
-        # The faster of two libraries, so that no share is flattered by a slow one.
-        "matrix_product_gflops": max((spread(rates[name]) for name in ("torch", "numpy")), key=_median),
-        "memory_copy_gb_per_s": spread(rates["copy"]),
-        "file_read_gb_per_s": spread(rates["read"]),
+        # The faster of two libraries: a slow product would make the shares of the limit too high.
+        "matrix_product_gflops": max(gflops["torch"], gflops["numpy"], key=lambda rate: rate["median"]),
+        "memory_copy_gb_per_s": gigabytes["copy"],
+        "file_read_gb_per_s": gigabytes["read"],
     }
 
 
-def _median(values: dict[str, float]) -> float:
-    return values["median"]
-
-
-def _seconds(run: object) -> float:
-    started = time.perf_counter()
-    run()  # type: ignore[operator]
-    return time.perf_counter() - started
-
-
-def _read(file: Path, content: bytearray) -> None:
+def _read(file: Path) -> None:
+    content = bytearray(1 << 20)
     with file.open("rb", buffering=0) as opened:
         while opened.readinto(content):
             pass

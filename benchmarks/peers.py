@@ -1,4 +1,4 @@
-"""Training as people do it now: the course's notebooks, packed sequences, padding to the batch's longest clip."""
+"""Other ways to train: as the course notebooks, over packed sequences, padded to the longest of the batch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,25 +9,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
-from valence_lib.features import LogMel
-
-Batch = tuple[Tensor, Tensor]  # padded spectrograms [shape=(batch, frames, n_mels)], lengths [shape=(batch,)]
+from valence_lib.features.log_mel import LogMel
 
 
 class PlainLSTM(nn.Module):
-    """The course's LSTM1 and LSTM2 as torch has them, over padded clips or packed ones."""
+    """LSTM1 and LSTM2 of the course by torch's own layers, over padded or packed clips."""
 
     def __init__(self, model: str, packed: bool):
         super().__init__()
         layers, both = (2, True) if model == "LSTM2" else (1, False)
+        dropout = 0.2 if both else 0.0
         self.packed = packed
-        self.lstm = nn.LSTM(
-            128, 128, layers, batch_first=True, bidirectional=both, dropout=0.2 if both else 0.0
-        )
+        self.lstm = nn.LSTM(128, 128, layers, batch_first=True, bidirectional=both, dropout=dropout)
         self.linear = nn.Linear(256 if both else 128, 1)
 
     def forward(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
-        """Valence by clip. Over padded clips, the last frame is read, as the notebooks do."""
+        """Valence by clip; over padded clips, from the last frame, as in the course notebooks."""
         if self.packed:
             packed = pack_padded_sequence(log_mel, lengths, batch_first=True, enforce_sorted=False)
             hidden = self.lstm(packed)[1][0]
@@ -38,9 +35,9 @@ class PlainLSTM(nn.Module):
 
 
 class PlainCNN(nn.Module):
-    """The course's CNN as torch has it: padding counts like any other frame."""
+    """The CNN of the course by torch's own layers: padding counts like any other frame."""
 
-    def __init__(self, model: str, packed: bool):
+    def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for channels in ((1, 8), (8, 16)):
@@ -53,27 +50,27 @@ class PlainCNN(nn.Module):
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to train: random batches of clips, padded to the same length.
+class Peer:
+    """Training on random batches of clips that are padded to the same length.
 
     Args:
-        clips: spectrograms as the way takes them.
-        frames: to which all clips are padded; 0 pads to the batch's longest.
+        clips: spectrograms, raw or standardised.
+        frames: to which all clips are padded, or 0 for the longest of the batch.
         packed: whether recurrent layers take packed sequences.
-        flush: whether denormal numbers are taken for 0.
+        flush: whether denormal numbers are rounded to 0.
     """
 
     clips: Sequence[LogMel]
-    frames: int
-    packed: bool
-    flush: bool
+    frames: int = 0
+    packed: bool = False
+    flush: bool = True
 
     def epoch(
         self, model: str, rows: NDArray[np.int64], truth: Tensor, batch_size: int
     ) -> Callable[[], None]:
-        """What trains a fresh model for one pass over some clips."""
+        """A function that trains a new model for one epoch on some clips."""
         torch.manual_seed(0)
-        plain = (PlainCNN if model == "CNN" else PlainLSTM)(model, self.packed)
+        plain = PlainCNN() if model == "CNN" else PlainLSTM(model, self.packed)
         optimiser = torch.optim.Adam(plain.parameters(), lr=1e-3)
         mixed = np.random.default_rng(0).permutation(rows)
         batches = [mixed[start : start + batch_size] for start in range(0, len(mixed), batch_size)]
@@ -89,9 +86,8 @@ class Way:
 
         return run
 
-    def _batch(self, rows: NDArray[np.int64]) -> Batch:
+    def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         clips = [torch.from_numpy(self.clips[row]) for row in rows.tolist()]
         padded = pad_sequence(clips, batch_first=True)
-        if self.frames:
-            padded = nn.functional.pad(padded, (0, 0, 0, self.frames - padded.shape[1]))
-        return padded, torch.tensor([len(clip) for clip in clips])
+        missing = max(0, self.frames - padded.shape[1])
+        return nn.functional.pad(padded, (0, 0, 0, missing)), torch.tensor([len(clip) for clip in clips])

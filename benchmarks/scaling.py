@@ -1,4 +1,4 @@
-"""How time and memory grow with the corpus: preprocessing, an epoch, evaluation and the bootstrap."""
+"""Growth of time and memory with the corpus: preprocessing, an epoch, evaluation and the bootstrap."""
 
 import shutil
 import time
@@ -11,32 +11,33 @@ import pandas as pd
 from benchmarks.evaluation import bootstrap, evaluate
 from benchmarks.preprocessing import CLIPS, preprocess
 from benchmarks.timing import exponent, in_child
-from benchmarks.training import _new_loop
+from benchmarks.training import new_loop
 from benchmarks.work import SETTINGS
-from valence_lib.store import FeatureStore
-from valence_lib.training import Material
+from valence_lib.preprocess.store import FeatureStore
+from valence_lib.training.loop import TrainingData
 
 
 def _epoch(store: Path) -> dict[str, float]:
     clips = pd.read_pickle(store / CLIPS)
     clips = clips.assign(valence=clips["valence"].fillna(3.0), speaker="")
-    clips["part"] = np.where(np.arange(len(clips)) % 10 == 0, "validation", "train")
-    loop = _new_loop(Material(FeatureStore(store, clips, SETTINGS), clips), "LSTM1")
+    clips["subset"] = np.where(np.arange(len(clips)) % 10 == 0, "validation", "train")
+    loop = new_loop(TrainingData(FeatureStore(store, clips, SETTINGS), clips), "LSTM1")
     started = time.perf_counter()
     loop.run_epoch(1)
     return {"seconds": time.perf_counter() - started}
 
 
-def measure(folder: Path, scratch: Path, sizes: list[int], workers: int) -> dict[str, Any]:
-    """Seconds and peak memory by stage and size, and the exponents of their growth."""
+def measure(folder: Path, scratch: Path, sizes: list[int], cores: int) -> dict[str, Any]:
+    """Seconds and peak memory by stage and size, and the exponents of the growth of time."""
     seconds: dict[str, list[float]] = {}
     peaks: dict[str, list[float]] = {}
-    in_child(preprocess, folder, sizes[0], scratch / "store", workers)  # compiled code and file cache
+    store = scratch / "store"
+    in_child(preprocess, folder, sizes[0], store, cores)  # compiles code and fills the file cache
     for count in sizes:
-        shutil.rmtree(scratch / "store", ignore_errors=True)
-        stages = {
-            "preprocessing": (preprocess, folder, count, scratch / "store", workers),
-            "epoch": (_epoch, scratch / "store"),
+        shutil.rmtree(store)
+        stages: dict[str, tuple[Any, ...]] = {
+            "preprocessing": (preprocess, folder, count, store, cores),
+            "epoch": (_epoch, store),
             "evaluation": (evaluate, count),
             "bootstrap": (bootstrap, count),
         }
@@ -44,10 +45,6 @@ def measure(folder: Path, scratch: Path, sizes: list[int], workers: int) -> dict
             result, peak = in_child(function, *arguments)
             seconds.setdefault(name, []).append(float(f"{result['seconds']:.4g}"))
             peaks.setdefault(name, []).append(round(peak))
-    shutil.rmtree(scratch / "store", ignore_errors=True)
-    return {
-        "clips": sizes,
-        "seconds": seconds,
-        "peak_mb": peaks,
-        "exponents": {name: exponent(sizes, values) for name, values in seconds.items()},
-    }
+    shutil.rmtree(store)
+    exponents = {name: exponent(sizes, values) for name, values in seconds.items()}
+    return {"clips": sizes, "seconds": seconds, "peak_mb": peaks, "exponents": exponents}

@@ -1,10 +1,11 @@
-"""Training against the ways people use now; several trainings side by side; what length buckets do to the error."""
+"""Training against other ways to train, in parallel processes, and with other batches and precision."""
 
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -13,254 +14,218 @@ import numpy as np
 import torch
 from scipy import stats
 
-from benchmarks.peers import Way
-from benchmarks.timing import rates, ratio, side_by_side, spread
+from benchmarks.peers import Peer
+from benchmarks.timing import rates, speed_up, spread, take_turns
 from benchmarks.work import SETTINGS, SHARED, Repeated
-from valence_lib import batches
-from valence_lib.batches import shuffled
-from valence_lib.corpora import open_corpus
-from valence_lib.features import Standardiser
-from valence_lib.inspection import inspect_corpus
-from valence_lib.registry import training_settings
-from valence_lib.settings import (
-    CorpusSettings,
-)
-from valence_lib.splits import assign_parts
-from valence_lib.store import FeatureStore
-from valence_lib.training import Material, _Loop, train
+from valence_lib.corpora.sources import Corpus, open_corpus
+from valence_lib.features.standardise import Standardiser
+from valence_lib.preprocess.inspection import inspect_corpus
+from valence_lib.preprocess.splits import make_splits
+from valence_lib.preprocess.store import FeatureStore
+from valence_lib.registry import COURSE_MODELS, training_settings
+from valence_lib.settings import CorpusSettings
+from valence_lib.training import batches
+from valence_lib.training.batches import load, shuffled
+from valence_lib.training.loop import TrainingData, _Loop, train
 
 CPU = torch.device("cpu")
 BATCH_SIZE = 32
 _HIDDEN = 128
 
 
-def flops_per_frame(model: str) -> int:
-    """Floating-point operations of forward and backward passes for one frame of one clip.
+def forward_flops(model: str) -> int:
+    """Floating-point operations of the forward pass for one frame of a clip.
 
-    A product of an (m, k) with a (k, n) matrix takes 2 m k n. The way back takes two such products for each on
-    the way forth, one for the weights and one for the input; the first layer's input needs none.
+    A product of an (m, k) with a (k, n) matrix takes 2 m k n.
     """
-    input_of_first = {"LSTM1": 1, "LSTM2": 2}.get(model, 0) * 2 * 4 * _HIDDEN * SETTINGS.n_mels
     if model == "CNN":
-        input_of_first = _convolution(1, 8)
-    return 3 * flops_forth(model) - input_of_first
-
-
-def flops_forth(model: str) -> int:
-    """Floating-point operations of the forward pass for one frame of one clip."""
-    if model == "CNN":
-        return _convolution(1, 8) + _convolution(8, 16)
+        return _convolution_flops(1, 8) + _convolution_flops(8, 16)
     layers = [(SETTINGS.n_mels, 1)] if model == "LSTM1" else [(SETTINGS.n_mels, 2), (2 * _HIDDEN, 2)]
     return sum(directions * 2 * 4 * _HIDDEN * (size + _HIDDEN) for size, directions in layers)
 
 
-def _convolution(taken: int, given: int) -> int:
-    return 2 * 9 * taken * given * SETTINGS.n_mels
+def training_flops(model: str) -> int:
+    """Floating-point operations of the forward and backward passes for one frame of a clip.
+
+    The backward pass takes two products for each of the forward pass, one for the gradient of the weights and
+    one for that of the input; the input of the first layer needs none.
+    """
+    directions = 1 if model == "LSTM1" else 2
+    of_lstm = directions * 2 * 4 * _HIDDEN * SETTINGS.n_mels
+    return 3 * forward_flops(model) - (_convolution_flops(1, 8) if model == "CNN" else of_lstm)
 
 
-def prepare(pickles: Path, folder: Path, count: int) -> Material:
-    """Clips of a course folder, drawn the same every time, with their features, all for training."""
-    corpus = Repeated(pickles, len(open_corpus(pickles)))
-    chosen = np.sort(np.random.default_rng(0).permutation(len(corpus))[:count])
-    corpus._files, corpus.ids = ([given[i] for i in chosen] for given in (corpus._files, corpus.ids))
-    clips = inspect_corpus(corpus, CorpusSettings(), SETTINGS, folder, workers=1, progress=False).clips
-    clips = clips.assign(part="train", speaker="", valence=clips["valence"].fillna(3.0))
-    return Material(FeatureStore(folder, clips, SETTINGS), clips)
+def _convolution_flops(channels_in: int, channels_out: int) -> int:
+    return 2 * 9 * channels_in * channels_out * SETTINGS.n_mels
+
+
+def prepare(pickles: Path, folder: Path, count: int) -> TrainingData:
+    """Random clips of a course folder, with features, all in the training subset."""
+    drawn = np.random.default_rng(0).permutation(len(open_corpus(pickles)))[:count]
+    data = _preprocessed(Repeated(pickles, sorted(drawn.tolist())), CorpusSettings(), folder)
+    clips = data.clips.assign(subset="train", speaker="", valence=data.clips["valence"].fillna(3.0))
+    return TrainingData(FeatureStore(folder, clips, SETTINGS), clips)
+
+
+def prepare_ratings(folder: Path, clips_per_speaker: int) -> TrainingData:
+    """EmoTale, or else the demo, with features and subsets: for validation errors."""
+    where = SHARED / "emotale"
+    settings = CorpusSettings(clips_per_speaker=clips_per_speaker)
+    data = _preprocessed(open_corpus(where if where.is_dir() else "demo"), settings, folder)
+    return data.with_subsets(make_splits(data.clips, "holdout", 3, settings.seed).subset)
+
+
+def _preprocessed(corpus: Corpus, settings: CorpusSettings, folder: Path) -> TrainingData:
+    clips = inspect_corpus(corpus, settings, SETTINGS, folder, workers=1, progress=False).clips
+    return TrainingData(FeatureStore(folder, clips, SETTINGS), clips)
 
 
 def measure(
-    material: Material, longest: int, limit_gflops: float, counts: dict[str, int], rounds: int
+    data: TrainingData, longest: int, limit_gflops: float, counts: dict[str, int], rounds: int
 ) -> dict[str, Any]:
-    """Clips a second of every model and way, one thread, batch 32, and the share of the matrix product's limit.
+    """Clips per second of every model and way to train, on one thread, with batches of 32.
 
     Args:
-        longest: frames of the longest clip of the whole corpus, to which the course's way pads.
-        counts: how many clips, by model.
+        longest: frames of the longest clip of the corpus, to which the course notebooks pad.
+        limit_gflops: rate of the matrix product.
+        counts: number of clips by model.
     """
-    truth = torch.tensor(material.clips["valence"].to_numpy(np.float32))
-    lengths = material.store.lengths
-    raw = list(material.store)
-    in_training = [True] * len(raw)
-    standardiser = Standardiser.fit("train", raw, [""] * len(raw), in_training)
+    truth = torch.tensor(data.clips["valence"].to_numpy(np.float32))
+    lengths = data.store.lengths
+    raw = list(data.store)
+    standardiser = Standardiser.fit("train", raw, [""] * len(raw), [True] * len(raw))
     standardised = [standardiser.apply(frames) for frames in raw]
-    found: dict[str, Any] = {"batch_size": BATCH_SIZE, "longest_frames": longest}
-    found["frames_per_clip"] = round(float(lengths.mean()), 1)
+    peers = {
+        "course": Peer(raw, longest, flush=False),
+        "batch's longest": Peer(standardised),
+        "packed": Peer(standardised, packed=True),
+    }
+    frames_per_clip = round(float(lengths.mean()), 1)
+    found: dict[str, Any] = {"longest_frames": longest, "frames_per_clip": frames_per_clip}
     for model, count in counts.items():
         rows = np.random.default_rng(1).permutation(len(lengths))[:count]
-        loop = _new_loop(material, model)
-        course = Way(raw, longest, packed=False, flush=False)
-        ways: dict[str, Callable[[], object]] = {
-            "ours": our_epoch(loop, rows),
-            "course": course.epoch(model, rows, truth, BATCH_SIZE),
-            "batch's longest": Way(standardised, 0, False, True).epoch(model, rows, truth, BATCH_SIZE),
-        }
-        if model != "CNN":
-            ways["packed"] = Way(standardised, 0, True, True).epoch(model, rows, truth, BATCH_SIZE)
-        seconds = side_by_side(ways, rounds)
-        flops = int(lengths[rows].sum()) * flops_per_frame(model)
+        functions: dict[str, Callable[[], object]] = {"ours": our_epoch(new_loop(data, model), rows)}
+        for name, peer in peers.items():
+            if not (peer.packed and model == "CNN"):
+                functions[name] = peer.epoch(model, rows, truth, BATCH_SIZE)
+        seconds = take_turns(functions, rounds)
+        ratios = {name: speed_up(seconds, "ours", name) for name in functions if name != "ours"}
+        flops = int(lengths[rows].sum()) * training_flops(model)
         gflops = spread([flops / one / 1e9 for one in seconds["ours"]])
         found[model] = {
             "clips": count,
             "clips_per_s": rates(seconds, count),
-            "ratio_vs_course": ratio(seconds, "ours", "course")["median"],
-            "ratios": {name: ratio(seconds, "ours", name) for name in ways if name != "ours"},
-            "flops_per_frame": flops_per_frame(model),
-            "flops_forth_per_frame": flops_forth(model),
+            "ratios": ratios,
+            **{f"ratio_vs_{name}": ratios[name]["median"] for name in ratios if name in ("course", "packed")},
+            "flops_per_frame": training_flops(model),
+            "forward_flops_per_frame": forward_flops(model),
             "gflops": gflops,
             "share_of_matrix_product": round(gflops["median"] / limit_gflops, 3),
         }
-        if "packed" in ways:
-            found[model]["ratio_vs_packed"] = found[model]["ratios"]["packed"]["median"]
-            # What the limit allows: the other ways' time, had ours run at the rate of the matrix product.
-            for name in ("course", "packed"):
-                fastest = flops / limit_gflops / 1e9
-                found[model][f"largest_possible_ratio_vs_{name}"] = round(
-                    statistics.median(seconds[name]) / fastest, 2
-                )
     return found
 
 
-def _new_loop(material: Material, model: str, device: torch.device = CPU, **changes: Any) -> _Loop:
+def new_loop(data: TrainingData, model: str, device: torch.device = CPU, **changes: Any) -> _Loop:
+    """The training loop of a new model; what it writes goes into the feature store's folder."""
     torch.manual_seed(0)
     settings = training_settings(model, "default", 0, **{"batch_size": BATCH_SIZE, **changes})
-    # What an epoch leaves lies beside the features, which go when the benchmark ends.
-    return _Loop(material, settings, material.store.folder, device)
+    return _Loop(data, settings, data.store.folder, device)
 
 
 def our_epoch(loop: _Loop, rows: np.ndarray) -> Callable[[], None]:
-    """What trains for one pass over some clips as `train` does, without validation."""
+    """A function that trains for one epoch on some clips as `train` does, without validation."""
     generator = np.random.default_rng(0)
 
     def run() -> None:
         torch.set_flush_denormal(True)
         loop.model.train()
-        order = shuffled(rows, loop.material.store.lengths, loop.settings.batch_size, generator)
-        torch.stack([loop._step(batch) for batch in loop.kept.load(order)]).cpu()
+        order = shuffled(rows, loop.training_data.store.lengths, loop.settings.batch_size, generator)
+        torch.stack([loop._step(batch) for batch in load(order, loop.read)]).cpu()
 
     return run
 
 
-def measure_half_precision(material: Material, count: int, rounds: int) -> dict[str, Any]:
-    """LSTM2 with its large products in bfloat16 against float32, on the CPU."""
-    rows = np.random.default_rng(1).permutation(len(material.store.lengths))[:count]
-    ways = {
-        name: our_epoch(_new_loop(material, "LSTM2", precision=name), rows)
-        for name in ("float32", "bfloat16")
+def measure_bfloat16(data: TrainingData, count: int, rounds: int) -> dict[str, Any]:
+    """LSTM2 in bfloat16 against float32, on the CPU."""
+    rows = np.random.default_rng(1).permutation(len(data.store.lengths))[:count]
+    functions = {
+        name: our_epoch(new_loop(data, "LSTM2", precision=name), rows) for name in ("float32", "bfloat16")
     }
-    return {"ratio_vs_float32": ratio(side_by_side(ways, rounds), "bfloat16", "float32")}
+    return {"ratio_vs_float32": speed_up(take_turns(functions, rounds), "bfloat16", "float32")}
 
 
-def measure_on_gpu(material: Material, rounds: int) -> dict[str, Any] | str:
-    """Clips a second on a CUDA device, with batches of 32 and 256 clips, in both precisions."""
+def measure_on_gpu(data: TrainingData, rounds: int) -> dict[str, Any] | str:
+    """Clips per second on a CUDA device, with batches of 32 and 256 clips, in both precisions."""
     if not torch.cuda.is_available():
         return "skipped: no CUDA device was found"
-    rows = np.arange(len(material.store.lengths))
-    ways = {}
-    for model in ("LSTM1", "CNN", "LSTM2"):
-        for size in (32, 256):
-            for precision in ("float32", "bfloat16"):
-                loop = _new_loop(material, model, torch.device("cuda"), batch_size=size, precision=precision)
-                ways[f"{model}, batch {size}, {precision}"] = our_epoch(loop, rows)
-    return {
-        "device": torch.cuda.get_device_name(),
-        "clips_per_s": rates(side_by_side(ways, rounds), len(rows)),
-    }
-
-
-def measure_stacking(rounds: int) -> dict[str, Any]:
-    """Whether the products of five seeds are cheaper as one batched product each than one by one.
-
-    Products of one step's size (32 clips, 128 units, 512 gates) and of a layer's input (1,400 frames).
-    """
-    found = {}
-    for name, rows in (("step", BATCH_SIZE), ("layer", 1400)):
-        a, b = torch.randn(5, rows, _HIDDEN), torch.randn(5, _HIDDEN, 4 * _HIDDEN)
-        out, outs = torch.empty(rows, 4 * _HIDDEN), torch.empty(5, rows, 4 * _HIDDEN)
-        repeats = 20_000 // rows
-        ways = {
-            "one": lambda a=a, b=b, out=out, n=repeats: [torch.mm(a[0], b[0], out=out) for _ in range(n)],
-            "five stacked": lambda a=a, b=b, out=outs, n=repeats: [
-                torch.bmm(a, b, out=out) for _ in range(n)
-            ],
-        }
-        found[f"five_stacked_over_one_{name}"] = ratio(side_by_side(ways, rounds), "one", "five stacked")
-    return found
-
-
-# Whole trainings, in processes of their own
-
-
-def prepare_ratings(folder: Path, clips_per_speaker: int) -> Material:
-    """EmoTale, or the demo where it is not there, with features and parts: for the error, not the time."""
-    where = SHARED / "emotale"
-    corpus = open_corpus(where if where.is_dir() else "demo")
-    settings = CorpusSettings(clips_per_speaker=clips_per_speaker)
-    clips = inspect_corpus(corpus, settings, SETTINGS, folder, workers=1, progress=False).clips
-    parts, _ = assign_parts(clips, settings.seed)
-    clips = clips.assign(part=parts)
-    return Material(FeatureStore(folder, clips, SETTINGS), clips)
+    rows = np.arange(len(data.store.lengths))
+    functions = {}
+    for model, size, precision in product(COURSE_MODELS, (32, 256), ("float32", "bfloat16")):
+        loop = new_loop(data, model, torch.device("cuda"), batch_size=size, precision=precision)
+        functions[f"{model}, batch {size}, {precision}"] = our_epoch(loop, rows)
+    seconds = take_turns(functions, rounds)
+    return {"device": torch.cuda.get_device_name(), "clips_per_s": rates(seconds, len(rows))}
 
 
 def train_once(
-    material: Material, model: str, seed: int, epochs: int, batches_per_pool: int, precision: str
+    data: TrainingData,
+    model: str,
+    seed: int,
+    epochs: int,
+    batches_per_pool: int = batches._BATCHES_PER_POOL,
+    precision: str = "float32",
 ) -> dict[str, float]:
-    """Seconds and the last epoch's validation MSE of one training."""
+    """Seconds of one training, and the validation MSE of its last epoch."""
     torch.set_num_threads(1)
     batches._BATCHES_PER_POOL = batches_per_pool
-    settings = training_settings(
-        model, "default", seed, epochs=epochs, batch_size=BATCH_SIZE, precision=precision
-    )
+    changes = {"epochs": epochs, "batch_size": BATCH_SIZE, "precision": precision}
+    settings = training_settings(model, "default", seed, **changes)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        history = train(material, settings, Path(folder), CPU, progress=False)
+        history = train(data, settings, Path(folder), CPU, progress=False)
         seconds = time.perf_counter() - started
     return {"seconds": seconds, "validation_mse": float(history["validation_mse"].iloc[-1])}
 
 
-def _trainings(jobs: list[tuple[Any, ...]], workers: int) -> list[dict[str, float]]:
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        # One short training each first: imports and compiled code are then there.
-        list(pool.map(train_once, *zip(*[(*job[:3], 1, *job[4:]) for job in jobs[:workers]], strict=True)))
-        return list(pool.map(train_once, *zip(*jobs, strict=True)))
+def _train_all(data: TrainingData, jobs: list[dict[str, Any]], processes: int) -> list[dict[str, float]]:
+    warm_up = [job | {"epochs": 1} for job in jobs[:processes]]  # imports and compiles
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        for some in (warm_up, jobs):
+            results = [pool.submit(train_once, data, **job) for job in some]
+            found = [result.result() for result in results]
+    return found
 
 
-def measure_side_by_side(material: Material, workers: int, epochs: int) -> dict[str, Any]:
-    """How many trainings' worth of work so many cores do in the time of one."""
-    pool = batches._BATCHES_PER_POOL
-    jobs = [(material, "LSTM2", seed, epochs, pool, "float32") for seed in range(workers)]
-    alone = statistics.median(one["seconds"] for one in _trainings(jobs[:1] * 2, 1))
-    together = statistics.median(one["seconds"] for one in _trainings(jobs, workers))
-    return {"cores": workers, "cores_worth": round(workers * alone / together, 2)}
+def measure_parallel(data: TrainingData, cores: int, epochs: int) -> dict[str, Any]:
+    """Speed-up of one training per core over one training after the other."""
+    jobs = [{"model": "LSTM2", "seed": seed, "epochs": epochs} for seed in range(cores)]
+    alone = statistics.median(one["seconds"] for one in _train_all(data, jobs[:1] * 2, 1))
+    together = statistics.median(one["seconds"] for one in _train_all(data, jobs, cores))
+    return {"cores": cores, "speed_up": round(cores * alone / together, 2)}
 
 
-def measure_buckets(material: Material, workers: int, seeds: int, epochs: int) -> dict[str, Any]:
-    """Validation MSE of LSTM2 after training with length buckets and with random batches, paired by seed."""
-    pool = batches._BATCHES_PER_POOL
-    jobs = [(material, "LSTM2", s, epochs, size, "float32") for s in range(seeds) for size in (pool, 1)]
-    found = _trainings(jobs, workers)
-    return {"epochs": epochs, **_paired("bucketed", found[::2], "random", found[1::2])}
+def compare_errors(
+    data: TrainingData, model: str, variants: dict[str, dict[str, Any]], cores: int, seeds: int, epochs: int
+) -> dict[str, Any]:
+    """Validation MSE of a model in two variants, and the 95 % interval of the difference, paired by seed.
 
-
-def measure_precision_of_scores(material: Material, workers: int, seeds: int, epochs: int) -> dict[str, Any]:
-    """Validation MSE of LSTM1 after training in bfloat16 and in float32, paired by seed."""
-    pool = batches._BATCHES_PER_POOL
+    Args:
+        variants: name and further arguments of `train_once` of either variant.
+    """
     jobs = [
-        (material, "LSTM1", s, epochs, pool, kind) for s in range(seeds) for kind in ("bfloat16", "float32")
+        {"model": model, "seed": seed, "epochs": epochs, **changes}
+        for seed in range(seeds)
+        for changes in variants.values()
     ]
-    found = _trainings(jobs, workers)
-    return {"epochs": epochs, **_paired("bfloat16", found[::2], "float32", found[1::2])}
-
-
-def _paired(name: str, ours: list[dict[str, float]], other_name: str, theirs: list[dict[str, float]]) -> dict:
-    """Mean errors, and the 95 % interval of their difference by Student's t over the pairs."""
-    first, second = ([one["validation_mse"] for one in runs] for runs in (ours, theirs))
-    differences = np.array(first) - np.array(second)
-    margin = stats.t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / np.sqrt(len(differences))
-    mean = differences.mean()
+    errors = np.array([one["validation_mse"] for one in _train_all(data, jobs, cores)]).reshape(seeds, 2)
+    interval = stats.ttest_rel(*errors.T).confidence_interval(0.95)
+    means = {
+        f"mse_{name}": round(float(mean), 4) for name, mean in zip(variants, errors.mean(0), strict=True)
+    }
     return {
-        "seeds": len(differences),
-        f"mse_{name}": round(float(np.mean(first)), 4),
-        f"mse_{other_name}": round(float(np.mean(second)), 4),
-        "difference": round(float(mean), 4),
-        "interval": [round(float(mean - margin), 4), round(float(mean + margin), 4)],
+        "epochs": epochs,
+        "seeds": seeds,
+        **means,
+        "difference": round(float(np.subtract(*errors.T).mean()), 4),
+        "interval": [round(float(interval.low), 4), round(float(interval.high), 4)],
     }

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
-
-Voice = Callable[..., NDArray[np.float32]]
+from toy import Voice
 
 
 def _voice(seed: int, sample_rate: int = 8000, seconds: float = 0.5) -> NDArray[np.float32]:
@@ -64,7 +63,7 @@ def write_table() -> Callable[[Path, Sequence[Mapping[str, object]]], Path]:
 
 @pytest.fixture
 def course_folder(tmp_path: Path, write_pickle: Callable[[Path, Any], Path]) -> Path:
-    """Six labelled training clips, as float32, float64, int16 and lists, and two test clips without a label."""
+    """Six rated training clips, as float32, float64, int16 and lists, and two test clips without rating."""
     folder = tmp_path / "course"
     stored = [
         _voice(0),

@@ -1,10 +1,13 @@
-"""A copy of the project with a tiny corpus, for tests that build whole reports, edit code, kill and fill disks."""
+"""A copy of the project with a tiny corpus, for tests of whole reports."""
 
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import soundfile
@@ -12,62 +15,81 @@ from toy import tone
 
 from valence_lib.registry import missing_packages
 
-ROOT = Path(__file__).parent.parent
-SEEDED = {f"{model}-{preset}-0" for model in ("LSTM1", "CNN", "LSTM2") for preset in ("default", "seed")}
-FITTED = {"Ridge-default-0", "SVR-default-0"}
+ROOT = Path(__file__).parents[1]
+TINY = ["--corpus", "clips", "--name", "tiny", "--preset", "course", "--seeds", "1", "--epochs", "2"]
+NETWORKS = {f"{model}-course-0" for model in ("LSTM1", "CNN", "LSTM2")}
+RUNS = {*NETWORKS, "Ridge-default-0", "SVR-default-0"}
 if not missing_packages(["speaker_encoder"]):
-    FITTED |= {"GaussianProcess-default-0", "GaussianProcess-speaker-0"}
-RUNS = {*SEEDED, *FITTED}
+    RUNS |= {"GaussianProcess-default-0", "GaussianProcess-speaker-0"}
 ALL = {"preprocess", *RUNS, "leakage", "compare", "error_analysis", "report", "render"}
 
 
-def make_corpus(folder: Path) -> Path:
-    """Forty tones by eight speakers, with their manifest."""
-    folder.mkdir()
-    rows = ["file,valence,speaker"]
-    for number in range(40):
-        valence = 1 + number % 5
-        soundfile.write(folder / f"{number:02}.wav", tone(valence, 0.5 + 0.01 * number, number), 8000)
-        rows.append(f"{number:02}.wav,{valence},S{number % 8}")
-    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
-    return folder
-
-
 class Project:
-    """A copy of the project with a tiny corpus beside it."""
+    """A copy of the project, and the options of its report.
 
-    def __init__(self, folder: Path, corpus: Path):
-        self.folder, self.corpus = folder, corpus
-        # With compiled kernels and their times, so that nothing is compiled again.
+    Args:
+        folder: of the copy.
+        options: which report to build.
+        environment: of the commands.
+    """
+
+    def __init__(
+        self, folder: Path, options: Sequence[str] = TINY, environment: Mapping[str, str] = os.environ
+    ):
+        self.folder, self.options = folder, options
+        self.report = folder / "reports" / options[options.index("--name") + 1]
+        self.corpus = folder / "clips"
+        self.environment = {**environment, "PYTHONPATH": str(folder)}
+        self.seconds = 0.0  # of the last build
+
+    def create(self) -> "Project":
+        """Copy the project, with compiled kernels, and make a corpus: forty tones by eight speakers."""
         for name in ("valence_lib", "notebooks", "workflow"):
-            shutil.copytree(ROOT / name, folder / name)
-        shutil.copy2(ROOT / "requirements.lock", folder)
-        self.report = folder / "reports" / "tiny"
+            shutil.copytree(ROOT / name, self.folder / name)
+        shutil.copy2(ROOT / "requirements.lock", self.folder)
+        self.corpus.mkdir()
+        rows = ["file,valence,speaker"]
+        for number in range(40):
+            valence = 1 + number % 5
+            clip = tone(valence, 0.5 + 0.01 * number, number)
+            soundfile.write(self.corpus / f"{number:02}.wav", clip, 8000)
+            rows.append(f"{number:02}.wav,{valence},S{number % 8}")
+        (self.corpus / "labels.csv").write_text("\n".join(rows) + "\n")
+        return self
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """In which Python takes this copy for the package."""
-        return {**os.environ, "PYTHONPATH": str(self.folder)}
+    def copy(self, folder: Path) -> "Project":
+        """This project with its reports, in another folder."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder, self.options)
 
-    def command(self, command: str, *options: str) -> list[str]:
-        """What builds or plans the tiny report."""
-        asked = ["--corpus", str(self.corpus), "--name", "tiny", "--seeds", "1", "--epochs", "2", *options]
-        return [sys.executable, "-m", "valence_lib", command, *asked]
-
-    def valence(self, command: str, *options: str) -> subprocess.CompletedProcess:
-        """Run it to its end."""
-        return subprocess.run(
-            self.command(command, *options),
+    def start(
+        self, *options: str, command: str = "report", output: int = subprocess.PIPE
+    ) -> subprocess.Popen:
+        """Start a command in a session of its own, so that all its processes can be killed at once."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "valence_lib", command, *self.options, *options],
             cwd=self.folder,
             env=self.environment,
-            capture_output=True,
+            stdout=output,
+            stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
+            # A shell starts commands in the background with interrupts ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
+
+    def run(self, command: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; its output and messages are in `stdout`."""
+        process = self.start(*options, command=command)
+        printed, _ = process.communicate(timeout=900)
+        return subprocess.CompletedProcess(process.args, process.returncode, printed)
 
     def build(self, *options: str) -> dict[str, set[str]]:
         """Build the report; the jobs by how they ended."""
-        finished = self.valence("report", "--jobs", "2", *options)
-        assert finished.returncode == 0, finished.stdout + finished.stderr
+        began = time.monotonic()
+        finished = self.run("report", "--jobs", "2", *options)
+        self.seconds = time.monotonic() - began
+        assert finished.returncode == 0, finished.stdout
         outcomes: dict[str, set[str]] = {}
         for job, outcome in re.findall(r"^\[ *\d+/\d+\] (\S+) +(.+)$", finished.stdout, re.M):
             outcomes.setdefault(outcome, set()).add(job)
@@ -75,23 +97,30 @@ class Project:
 
     def plan(self, *options: str) -> dict[str, str]:
         """The jobs that would run, each with the reason."""
-        said = self.valence("plan", *options).stdout.splitlines()
-        return {job: why for job, why in (line.split(maxsplit=1) for line in said) if why != "up to date"}
+        lines = (line.split(maxsplit=1) for line in self.run("plan", *options).stdout.splitlines())
+        return {job: reason for job, reason in lines if reason != "up to date"}
 
     def edit(self, name: str, old: str, new: str) -> None:
-        """Replace what stands just once in a file of the copy."""
+        """Replace a text that occurs exactly once in a file of the copy."""
         path = self.folder / name
         text = path.read_text(encoding="utf-8")
         assert text.count(old) == 1, f"{name} holds {old!r} {text.count(old)} times"
         path.write_text(text.replace(old, new), encoding="utf-8")
 
     def artefacts(self) -> dict[str, bytes]:
-        """Everything that a build leaves, but for logs, what was measured, and the request."""
-        return {
-            path.relative_to(self.report).as_posix(): path.read_bytes()
-            for path in sorted(self.report.rglob("*"))
-            if path.is_file()
-            and not any(part.startswith(".") for part in path.relative_to(self.report).parts)
-            and "logs" not in path.relative_to(self.report).parts
-            and path.name not in ("seconds.json", "request.json")
-        }
+        """Every file of the report, except for logs, measured times and the request."""
+        found = {}
+        for path in sorted(self.report.rglob("*")):
+            parts = path.relative_to(self.report).parts
+            hidden = any(part.startswith(".") for part in parts)
+            if path.is_file() and not hidden and parts[0] not in ("logs", "corpus", "request.json"):
+                found["/".join(parts)] = path.read_bytes()
+        return {name: content for name, content in found.items() if not name.endswith("seconds.json")}
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 240) -> None:
+    """Fail if the condition does not become true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,8 +1,8 @@
-"""A real Slurm cluster of two nodes on this machine, on the loopback alone, with everything in one temporary folder.
+"""A Slurm cluster of two nodes on this machine, on the loopback interface, in one temporary folder.
 
     python tests/slurm_cluster.py COMMAND ...    run a command on it
 
-Its daemons are children of this process, and end with it in whatever way it ends.
+Its daemons end with this process, however it ends.
 """
 
 import getpass
@@ -19,11 +19,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from valence_lib.warm_start import end_with_parent
+from valence_lib.workflow.forkserver import end_with_parent
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "sinfo")
 NODES = ("n1", "n2")
-# Debian keeps daemons there, which is not on everybody's path.
+# Debian installs daemons in folders that are not on every user's path.
 _PATH = f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin"
 _CONFIGURATION = """\
 ClusterName=test
@@ -45,7 +45,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 JobCompType=jobcomp/filetxt
 JobCompLoc={folder}/jobcomp.txt
-# Without control groups, Slurm itself looks every second at what a job has in memory, and kills what has too much.
+# Without control groups, Slurm measures the memory of jobs every second and kills those above their limit.
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherParams=UsePss,OverMemoryKill
 JobAcctGatherFrequency=task=1
@@ -59,47 +59,47 @@ PartitionName=main Nodes=ALL Default=YES
 """
 
 
-class NoSlurm(Exception):  # noqa: N818 (an absence, which a test is skipped for)
-    """Slurm is not installed, or cannot run here."""
+class NoSlurm(Exception):  # noqa: N818 (a reason to skip tests)
+    """Slurm is not installed or cannot run here."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What Slurm says of a job."""
+    """A job as squeue lists it."""
 
     number: str
     state: str
-    comment: str  # such as rule_experiment_wildcards_CNN-seed-0
+    comment: str  # from Snakemake, such as rule_experiment_wildcards_CNN-course-0
     name: str
     node: str
-    memory: str  # asked for, such as 1500M
+    memory: str  # requested, such as 1500M
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that runs."""
+    """A running cluster."""
 
     folder: Path
 
     @property
     def environment(self) -> dict[str, str]:
-        """With this, Slurm's commands mean this cluster and no other."""
+        """The variables with which Slurm's commands use this cluster."""
         inherited = {
             name: text for name, text in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))
         }
         path = f"{self.folder}/bin:{_PATH}"
         return inherited | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
 
-    def say(self, *command: str) -> str:
-        """What one of Slurm's commands prints."""
+    def run(self, *command: str) -> str:
+        """Run one of Slurm's commands; its output."""
         finished = subprocess.run(
             command, env=self.environment, check=True, capture_output=True, text=True, timeout=60
         )
         return finished.stdout
 
     def jobs(self) -> list[Job]:
-        """All jobs that there ever were, in the order in which they were submitted."""
-        listed = self.say("squeue", "--noheader", "--states=all", "--format=%i|%T|%k|%j|%N|%m")
+        """All jobs, also ended ones, in the order of their submission."""
+        listed = self.run("squeue", "--noheader", "--states=all", "--format=%i|%T|%k|%j|%N|%m")
         jobs = [Job(*(part.strip() for part in line.split("|"))) for line in listed.splitlines()]
         return sorted(jobs, key=lambda job: int(job.number))
 
@@ -109,7 +109,7 @@ class Cluster:
         return [job for job in self.jobs() if job.state in active]
 
     def completed(self) -> list[str]:
-        """One line for each ended job, from the file in which Slurm keeps account."""
+        """One line per ended job, from Slurm's accounting file."""
         path = self.folder / "jobcomp.txt"
         return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
@@ -119,12 +119,10 @@ def running() -> Iterator[Cluster]:
     """A cluster while the block runs.
 
     Raises:
-        NoSlurm: it is not installed, or did not start; with its daemons' last words.
+        NoSlurm: it is not installed or does not start; with the end of its daemons' output.
     """
     if absent := [name for name in PROGRAMS if not shutil.which(name, path=_PATH)]:
-        raise NoSlurm(
-            f"there is no {', '.join(absent)} here (Debian's packages slurm-wlm and munge have them)"
-        )
+        raise NoSlurm(f"{', '.join(absent)} not found; install Debian's packages slurm-wlm and munge")
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # short: it holds a socket
     cluster = Cluster(folder)
     daemons: list[subprocess.Popen] = []
@@ -140,7 +138,7 @@ def running() -> Iterator[Cluster]:
 
 
 def _prepare(folder: Path) -> None:
-    folder.chmod(0o755)  # as munged insists
+    folder.chmod(0o755)  # munged requires it
     for name in ("state", "bin", *(f"spool.{node}" for node in NODES)):
         (folder / name).mkdir()
     key = folder / "key"
@@ -152,7 +150,7 @@ def _prepare(folder: Path) -> None:
             folder=folder, user=getpass.getuser(), ports=_free_ports(3), memory=min(8000, memory * 3 // 4)
         )
     )
-    # Within a job, Snakemake's executor calls srun without the variable that says which cluster is meant.
+    # Within a job, Snakemake's executor calls srun without the variable that names the cluster.
     wrapper = folder / "bin" / "srun"
     real = shutil.which("srun", path=_PATH)
     wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {real} "$@"\n')
@@ -182,7 +180,7 @@ def _start(command: list[str], cluster: Cluster) -> subprocess.Popen:
             stdout=output,
             stderr=output,
             preexec_fn=end_with_parent,
-            process_group=0,  # Ctrl-C is for the test, which then stops them in order
+            process_group=0,  # Ctrl-C does not reach it
         )
 
 
@@ -190,17 +188,17 @@ def _wait_until_idle(cluster: Cluster, daemons: list[subprocess.Popen]) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and all(daemon.poll() is None for daemon in daemons):
         with suppress(subprocess.SubprocessError):
-            if len(cluster.say("sinfo", "--noheader", "--Node", "--states=idle").splitlines()) == len(NODES):
+            if len(cluster.run("sinfo", "--noheader", "--Node", "--states=idle").splitlines()) == len(NODES):
                 return
         time.sleep(0.3)
-    said = [path.read_text(errors="replace")[-1500:] for path in sorted(cluster.folder.glob("*.out"))]
-    raise NoSlurm("its daemons did not start here:\n" + "\n".join(said))
+    outputs = [path.read_text(errors="replace")[-1500:] for path in sorted(cluster.folder.glob("*.out"))]
+    raise NoSlurm("its daemons do not start here:\n" + "\n".join(outputs))
 
 
 def _stop(cluster: Cluster, daemons: list[subprocess.Popen]) -> None:
     with suppress(subprocess.SubprocessError, OSError):
         if len(daemons) > 1 and (left := cluster.left()):
-            cluster.say("scancel", *(job.number for job in left))
+            cluster.run("scancel", *(job.number for job in left))
             deadline = time.monotonic() + 20
             while cluster.left() and time.monotonic() < deadline:
                 time.sleep(0.3)
@@ -217,7 +215,7 @@ def _stop(cluster: Cluster, daemons: list[subprocess.Popen]) -> None:
 
 
 def _left_over(folder: Path) -> list[int]:
-    """Processes of this cluster, which alone have its configuration's path in their environment."""
+    """Processes whose environment names this cluster's configuration."""
     mark = f"SLURM_CONF={folder}/slurm.conf\0".encode()
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):

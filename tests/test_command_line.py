@@ -1,4 +1,4 @@
-"""The command line: exit statuses, what goes where, and predictions that stand one by one."""
+"""The command line: exit statuses, output, and predictions of single files."""
 
 import csv
 import io
@@ -13,34 +13,37 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from toy import FEATURES, Given, make_material, tone
+from toy import FEATURES, Given, make_training_data, tone
 
 import valence_lib
-from valence_lib import building, encoders
 from valence_lib.__main__ import main, parse_budget, parse_range
-from valence_lib.encoders import EncoderInfo
 from valence_lib.errors import SettingsError
-from valence_lib.features import log_mel
-from valence_lib.predicting import list_files
+from valence_lib.features import encoders
+from valence_lib.features.encoders import EncoderInfo
+from valence_lib.features.log_mel import log_mel
 from valence_lib.registry import training_settings
-from valence_lib.runs import Run
-from valence_lib.training import train
+from valence_lib.training.loop import train
+from valence_lib.training.predicting import list_files
+from valence_lib.training.runs import load_run
+from valence_lib.workflow import build
 
 TONES = {name: tone(valence, 0.3, 1) for name, valence in (("a", 1.5), ("b", 3.0), ("c", 4.5))}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The folder of a run that has learnt the toy corpus a little."""
+    """The folder of a run that is trained on the toy corpus for a few epochs."""
     folder = tmp_path_factory.mktemp("runs") / "CNN-default-0"
     settings = training_settings("CNN", "default", 0, epochs=4, learning_rate=1e-2)
-    train(make_material(tmp_path_factory.mktemp("features")), settings, folder, torch.device("cpu"), False)
+    train(
+        make_training_data(tmp_path_factory.mktemp("features")), settings, folder, torch.device("cpu"), False
+    )
     return folder
 
 
 @pytest.fixture
 def clips(tmp_path):
-    """A folder with a wav, a flac at another rate, a pickle, a file that is no audio, and one of another kind."""
+    """A folder with a WAV, a FLAC at another rate, a pickle, a text file, and a file that is not audio."""
     folder = tmp_path / "clips"
     (folder / "deeper").mkdir(parents=True)
     soundfile.write(folder / "a.wav", TONES["a"], 8000, subtype="FLOAT")
@@ -59,7 +62,7 @@ def _predict(capsys, run, *arguments):
 
 
 def _python(*arguments):
-    """What a process of its own prints and ends with, in which nothing is imported yet."""
+    """The output and exit status of a new Python process."""
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
 
@@ -79,18 +82,18 @@ def test_a_folder_is_predicted_file_by_file_and_a_bad_one_is_named(run, clips, c
     assert found["d.wav"].startswith("error: unreadable: 'd.wav' cannot be decoded")
     assert err.startswith(f"valence: {clips / 'd.wav'}: unreadable")
     assert float(found["a.wav"]) < float(found["b.flac"]) < float(found["c.pkl"])
-    loaded = Run.load(run)
+    loaded = load_run(run)
     for file, name in (("a.wav", "a"), ("c.pkl", "c")):
-        expected = loaded.predict(Given([log_mel(TONES[name], FEATURES)]), [""])[0]
+        expected = loaded.predict_features(Given([log_mel(TONES[name], FEATURES)]), [""])[0]
         assert found[file] == f"{expected:.4f}"
 
 
-def test_intervals_reach_as_far_as_the_errors_of_tested_clips_say(run, clips, capsys, tmp_path):
+def test_intervals_have_the_quantile_of_the_held_out_errors(run, clips, capsys, tmp_path):
     own = tmp_path / "run"
     shutil.copytree(run, own)
     errors = [0.1 * number for number in range(1, 20)]  # of nineteen clips: 90 % takes the eighteenth
     rows = [f"{number},test,,S,1.0,3.0,{3 - error}" for number, error in enumerate(errors)]
-    header = "id,part,fold,speaker,duration_seconds,truth,prediction"
+    header = "id,subset,fold,speaker,duration_seconds,truth,prediction"
     (own / "predictions.csv").write_text("\n".join([header, *rows, "x,validation,,S,1.0,3.0,9.0"]) + "\n")
     status, out, _ = _predict(capsys, own, clips / "a.wav", clips / "d.wav", "--interval", 90)
     lines = list(csv.reader(io.StringIO(out)))
@@ -102,7 +105,7 @@ def test_intervals_reach_as_far_as_the_errors_of_tested_clips_say(run, clips, ca
     status, _, err = _predict(capsys, own, clips / "a.wav", "--interval", 99)
     assert (status, "19 held-out clips are too few for an interval of 99 %" in err) == (2, True)
     status, _, err = _predict(capsys, run, clips / "a.wav", "--interval", 90)
-    assert (status, "holds no predictions.csv" in err) == (1, True)
+    assert (status, "has no predictions.csv" in err) == (1, True)
 
 
 def test_output_goes_to_the_named_file_alone(run, clips, capsys, tmp_path):
@@ -114,7 +117,7 @@ def test_output_goes_to_the_named_file_alone(run, clips, capsys, tmp_path):
     assert [entry.name for entry in destination.parent.iterdir()] == ["predicted.csv"]
 
 
-def test_where_no_file_can_be_used_every_row_says_why(run, clips, capsys):
+def test_where_no_file_can_be_used_every_row_has_the_reason(run, clips, capsys):
     short, silent, broken = clips / "short.wav", clips / "silent.wav", clips / "broken.pkl"
     soundfile.write(short, TONES["a"][:100], 8000)
     soundfile.write(silent, np.zeros(4000), 8000)
@@ -146,7 +149,7 @@ def test_every_clip_of_a_pickle_has_a_row_and_a_bad_one_leaves_the_others(run, c
     assert found["many.pkl#3"].startswith("error: wrong type")
     assert [line.split(": ")[1] for line in err.splitlines()] == [f"{many}#1", f"{many}#3"]
     assert float(found["many.pkl#0"]) == pytest.approx(float(found["c.pkl"]), abs=1.1e-4)
-    expected = Run.load(run).predict(Given([log_mel(TONES["a"], FEATURES)]), [""])[0]
+    expected = load_run(run).predict_features(Given([log_mel(TONES["a"], FEATURES)]), [""])[0]
     assert float(found["many.pkl#2"]) == pytest.approx(expected, abs=1.1e-4)
 
 
@@ -200,10 +203,10 @@ def test_a_curve_has_a_row_a_window_and_a_picture(run, tmp_path, capsys):
     assert [row[2] for row in rows] == ["0.300", "0.450", "0.600", "0.750", "0.900"]
     values = [row[3] for row in rows]
     assert values[2] == ""  # silence
-    loaded = Run.load(run)
+    loaded = load_run(run)
     for place, name in ((0, "a"), (4, "c")):
         window = soundfile.read(recording, dtype="float32")[0][place * 1200 :][:2400]
-        expected = loaded.predict(Given([log_mel(window, FEATURES)]), [""])[0]
+        expected = loaded.predict_features(Given([log_mel(window, FEATURES)]), [""])[0]
         assert float(values[place]) == pytest.approx(expected, abs=1e-4), name
     assert plot.read_bytes().startswith(b"\x89PNG")
 
@@ -219,7 +222,7 @@ def test_a_recording_that_cannot_be_used_has_one_row_in_the_curve(run, clips, ca
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (
             ["--window", "0.01"],
@@ -230,10 +233,10 @@ def test_a_recording_that_cannot_be_used_has_one_row_in_the_curve(run, clips, ca
         (["--window", "4", "--plot", "x.png"], "--plot draws one recording, but 4 files were given"),
     ],
 )
-def test_a_curve_asked_wrongly_is_status_2(run, clips, arguments, said, capsys):
+def test_wrong_arguments_of_a_curve_are_status_2(run, clips, arguments, message, capsys):
     status, out, err = _predict(capsys, run, clips, *arguments)
     assert (status, out) == (2, "")
-    assert said in err
+    assert message in err
 
 
 def test_predict_imports_nothing_that_it_does_not_use(run, clips):
@@ -245,7 +248,7 @@ def test_predict_imports_nothing_that_it_does_not_use(run, clips):
     assert _python("-c", program).stdout.splitlines()[-1] == "[]"
 
 
-def test_predict_asked_wrongly_says_so_before_it_imports_torch():
+def test_wrong_arguments_of_predict_are_refused_before_torch_is_imported():
     program = (
         "import sys; from valence_lib.__main__ import main; "
         "status = main(['predict', 'x.wav', '--run', 'y', '--hop', '1']); "
@@ -311,7 +314,7 @@ def _manifest(folder):
     return folder
 
 
-def test_check_prints_what_is_in_a_corpus(tmp_path, capsys):
+def test_check_describes_a_corpus(tmp_path, capsys):
     assert main(["check", str(_manifest(tmp_path / "tones"))]) == 0
     out = capsys.readouterr().out
     assert "corpus     tones: 4 clips, 3 taken, 1 in quarantine" in out
@@ -331,23 +334,23 @@ def test_check_takes_the_scale(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "message"),
     [
         (["check", "nowhere"], 1, "there is no corpus at 'nowhere'"),
         (["check", "demo", "--range", "five"], 2, "the range 'five' was given"),
         (["check", "demo", "--range", "5,1"], 2, "valence_high=1.0 cannot be used"),
     ],
 )
-def test_check_says_what_is_wrong(arguments, status, said, capsys):
+def test_check_refuses_with_a_message(arguments, status, message, capsys):
     assert main(arguments) == status
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("valence: ")
-    assert said in printed.err
+    assert message in printed.err
 
 
 @pytest.mark.parametrize("arguments", [[], ["chekc"], ["predict", "x.wav"], ["notebook", "x.ipynb"]])
-def test_a_command_asked_wrongly_is_status_2(arguments, capsys):
+def test_wrong_arguments_are_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
@@ -355,11 +358,11 @@ def test_a_command_asked_wrongly_is_status_2(arguments, capsys):
 
 
 def test_version_and_help(capsys):
-    for option, said in (("--version", valence_lib.__version__), ("--help", "predict")):
+    for option, message in (("--version", valence_lib.__version__), ("--help", "predict")):
         with pytest.raises(SystemExit) as stopped:
             main([option])
         assert stopped.value.code == 0
-        assert said in capsys.readouterr().out
+        assert message in capsys.readouterr().out
 
 
 def test_notebook_runs_with_typed_parameters(tmp_path, capsys):
@@ -390,7 +393,7 @@ ENCODER = EncoderInfo("own", "d1g3st", "wavlm", 13)
 def test_an_encoder_becomes_part_of_the_request(layer, given, monkeypatch):
     asked = []
     monkeypatch.setattr(encoders, "use_encoder", lambda where: asked.append(where) or ENCODER)
-    monkeypatch.setattr(building, "show_plan", lambda request: asked.append(request) or 0)
+    monkeypatch.setattr(build, "show_plan", lambda request: asked.append(request) or 0)
     assert main(["plan", "--encoder", "some/folder", *layer]) == 0
     where, request = asked
     assert where == "some/folder"
@@ -398,20 +401,20 @@ def test_an_encoder_becomes_part_of_the_request(layer, given, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--preset", "bset"], "There is no preset 'bset'. Did you mean 'best'?"),
         (["--layer", "3"], "LAYER=3 was given without an encoder; expected ENCODER=FOLDER"),
         (["--encoder", "own", "--layer", "13"], "13"),
     ],
 )
-def test_a_preset_or_layer_that_there_is_not_is_status_2(options, said, monkeypatch, capsys):
+def test_an_unknown_preset_or_layer_is_status_2(options, message, monkeypatch, capsys):
     monkeypatch.setattr(encoders, "use_encoder", lambda where: ENCODER)
     assert main(["plan", *options]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_who_reads_no_further_is_no_error(tmp_path):
+def test_a_closed_pipe_is_no_error(tmp_path):
     program = [sys.executable, "-m", "valence_lib", "plan"]
     with subprocess.Popen(
         program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""What every error carries, and settings that refuse what they do not know."""
+"""Errors, settings and the registry."""
 
 import dataclasses
 import hashlib
@@ -25,13 +25,7 @@ from valence_lib.registry import (
     modules_of,
     training_settings,
 )
-from valence_lib.settings import (
-    PRECISIONS,
-    STANDARDISE,
-    CorpusSettings,
-    FeatureSettings,
-    TrainingSettings,
-)
+from valence_lib.settings import PRECISIONS, STANDARDISE, CorpusSettings, FeatureSettings, TrainingSettings
 
 ALL_SETTINGS = [FeatureSettings, CorpusSettings, TrainingSettings]
 OTHER_VALUES: dict[type, dict[str, Any]] = {
@@ -47,7 +41,7 @@ OTHER_VALUES: dict[type, dict[str, Any]] = {
     CorpusSettings: {"valence_low": 0.0, "valence_high": 7.0, "clips_per_speaker": 3, "seed": 1},
     TrainingSettings: {
         "model": "CNN",
-        "preset": "seed",
+        "preset": "course",
         "seed": 1,
         "epochs": 17,
         "batch_size": 7,
@@ -67,7 +61,7 @@ EACH_VALUE = [(kind, name) for kind in ALL_SETTINGS for name in OTHER_VALUES[kin
 # Errors
 
 
-def test_whoever_catches_the_base_catches_them_all():
+def test_all_errors_share_one_base():
     own = [
         kind
         for kind in vars(errors).values()
@@ -78,7 +72,7 @@ def test_whoever_catches_the_base_catches_them_all():
 
 
 @pytest.mark.parametrize("kind", [ClipError, PickleRefused])
-def test_a_clip_error_keeps_its_reason_on_its_way_between_processes(kind: type[ClipError]):
+def test_a_clip_error_keeps_its_reason_when_pickled(kind: type[ClipError]):
     error = pickle.loads(pickle.dumps(kind("silent", "no sound.")))
     assert type(error) is kind
     assert (error.reason, str(error)) == ("silent", "no sound.")
@@ -92,7 +86,7 @@ def test_a_clip_error_keeps_its_reason_on_its_way_between_processes(kind: type[C
         ("transformer", "There is no model 'transformer'. Known: CNN, LSTM1, LSTM2."),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(given: str, message: str):
+def test_the_message_for_an_unknown_name_names_the_nearest(given: str, message: str):
     assert unknown_name("model", given, ["LSTM2", "LSTM1", "CNN"]) == message
 
 
@@ -169,16 +163,24 @@ def test_the_scale_of_valence_may_not_be_upside_down():
         CorpusSettings.from_mapping({"valence_low": 1.0, "valence_high": -1.0})
 
 
-def test_an_unknown_way_to_standardise_is_refused_and_the_nearest_named():
-    with pytest.raises(SettingsError, match=r"no way to standardise 'speakers'\. Did you mean 'speaker'"):
-        TrainingSettings.from_mapping({"standardise": "speakers"})
-    assert [TrainingSettings(standardise=kind).standardise for kind in STANDARDISE] == [*STANDARDISE]
-
-
-def test_an_unknown_precision_is_refused_and_the_nearest_named():
-    with pytest.raises(SettingsError, match=r"no precision 'float16'\. Did you mean 'bfloat16'"):
-        TrainingSettings.from_mapping({"precision": "float16"})
-    assert [TrainingSettings(precision=kind).precision for kind in PRECISIONS] == [*PRECISIONS]
+@pytest.mark.parametrize(
+    ("name", "given", "message", "known"),
+    [
+        (
+            "standardise",
+            "speakers",
+            r"no way to standardise 'speakers'\. Did you mean 'speaker'",
+            STANDARDISE,
+        ),
+        ("precision", "float16", r"no precision 'float16'\. Did you mean 'bfloat16'", PRECISIONS),
+    ],
+)
+def test_an_unknown_choice_is_refused_and_the_nearest_named(
+    name: str, given: str, message: str, known: tuple
+):
+    with pytest.raises(SettingsError, match=message):
+        TrainingSettings.from_mapping({name: given})
+    assert [getattr(TrainingSettings(**{name: value}), name) for value in known] == [*known]
 
 
 def test_an_int_is_taken_where_a_float_is_expected_and_is_the_same_setting():
@@ -229,10 +231,10 @@ def test_the_course_report_gives_lstm2_its_own_recipe():
 
 @pytest.mark.parametrize(
     ("preset", "standardise"),
-    [("default", "train"), ("seed", "none"), ("clip", "clip"), ("speaker", "speaker"), ("tuned", "train")],
+    [("default", "train"), ("course", "none"), ("clip", "clip"), ("speaker", "speaker"), ("tuned", "train")],
 )
-def test_a_preset_says_by_what_is_standardised(preset: str, standardise: str):
-    named = {"default", "seed", "clip", "speaker", "tuned"}
+def test_presets_and_how_they_standardise(preset: str, standardise: str):
+    named = {"default", "course", "clip", "speaker", "tuned"}
     assert set(PRESETS) == named | set(ABLATIONS) | set(ENCODER_PRESETS)
     made = [training_settings(model, preset, 0) for model in NETWORKS]
     assert [settings.standardise for settings in made] == [standardise] * len(NETWORKS)
@@ -277,7 +279,7 @@ def test_an_ablation_takes_streams_from_the_best_model_or_adds_some(preset: str,
 
 
 @pytest.mark.parametrize("given", [[1], ["pitch", None], (("pitch",),)])
-def test_what_holds_no_names_is_refused(given: Any):
+def test_streams_that_are_not_strings_are_refused(given: Any):
     with pytest.raises(
         SettingsError, match=r"streams=.* holds .*; expected strings, as in streams=\('log_mel'"
     ):
@@ -291,9 +293,9 @@ def test_what_holds_no_names_is_refused(given: Any):
         (["encoders:3"], "There is no stream 'encoders'. Did you mean 'encoder'"),
         (
             ["pitch", "egemaps"],
-            "cannot stand side by side: pitch has one row a frame, egemaps has one row a clip",
+            "cannot be concatenated: pitch has one row a frame, egemaps has one row a clip",
         ),
-        ([], r"streams=\[\] cannot stand side by side: there is none. Name one or more"),
+        ([], r"streams=\[\] cannot be concatenated: there is none. Name one or more"),
         (["encoder:x"], "stream 'encoder:x' names no layer; expected a number, as in 'encoder:3'"),
         (["encoder:-1"], "stream 'encoder:-1' names no layer"),
         (["encoder:"], "stream 'encoder:' names no layer"),

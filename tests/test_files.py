@@ -15,12 +15,12 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from valence_lib import files
-from valence_lib.files import digest_of_files, remove_orphans, write_json, written_whole
+from valence_lib.files import atomic_write, digest_of_files, remove_orphans, write_json
 
 
 def test_a_file_appears_when_the_block_has_ended(tmp_path: Path):
     destination = tmp_path / "new" / "folder" / "table.csv"
-    with written_whole(destination) as path:
+    with atomic_write(destination) as path:
         path.write_text("a,b\n")
         assert not destination.exists()
         assert path.parent == destination.parent  # on one file system, where renaming is atomic
@@ -33,7 +33,7 @@ def test_a_file_appears_when_the_block_has_ended(tmp_path: Path):
 def test_what_stood_there_is_replaced_only_in_the_end(tmp_path: Path):
     destination = tmp_path / "table.csv"
     destination.write_text("old")
-    with written_whole(destination) as path:
+    with atomic_write(destination) as path:
         path.write_text("new")
         assert destination.read_text() == "old"
     assert destination.read_text() == "new"
@@ -47,7 +47,7 @@ def test_a_block_that_fails_changes_nothing(tmp_path: Path, old: str | None, err
         destination.write_text(old)
 
     def write_half() -> None:
-        with written_whole(destination) as path:
+        with atomic_write(destination) as path:
             path.write_text("half")
             raise error
 
@@ -61,7 +61,7 @@ def test_a_block_that_fails_changes_nothing(tmp_path: Path, old: str | None, err
 def test_a_block_that_writes_nothing_is_an_error_and_changes_nothing(tmp_path: Path):
     destination = tmp_path / "table.csv"
     destination.write_text("old")
-    with pytest.raises(FileNotFoundError), written_whole(destination):
+    with pytest.raises(FileNotFoundError), atomic_write(destination):
         pass
     assert destination.read_text() == "old"
 
@@ -70,8 +70,8 @@ def test_a_process_killed_while_it_writes_leaves_what_stood_there(tmp_path: Path
     destination = tmp_path / "table.csv"
     destination.write_text("old")
     source = (
-        "import sys, time; from pathlib import Path; from valence_lib.files import written_whole\n"
-        "with written_whole(Path(sys.argv[1])) as path:\n"
+        "import sys, time; from pathlib import Path; from valence_lib.files import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as path:\n"
         "    path.write_text('half')\n"
         "    print('written', flush=True)\n"
         "    time.sleep(60)\n"
@@ -86,7 +86,7 @@ def test_a_process_killed_while_it_writes_leaves_what_stood_there(tmp_path: Path
         os.kill(writer.pid, signal.SIGKILL)
         writer.communicate()
     assert destination.read_text() == "old"
-    with written_whole(destination) as path:
+    with atomic_write(destination) as path:
         path.write_text("new")
     assert destination.read_text() == "new"
 
@@ -94,8 +94,8 @@ def test_a_process_killed_while_it_writes_leaves_what_stood_there(tmp_path: Path
 def test_two_processes_may_write_the_same_file(tmp_path: Path):
     destination = tmp_path / "table.csv"
     source = (
-        "import sys, time; from pathlib import Path; from valence_lib.files import written_whole\n"
-        "with written_whole(Path(sys.argv[1])) as path:\n"
+        "import sys, time; from pathlib import Path; from valence_lib.files import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as path:\n"
         "    path.write_text('theirs')\n"
         "    print('written', flush=True)\n"
         "    sys.stdin.read()\n"
@@ -109,7 +109,7 @@ def test_two_processes_may_write_the_same_file(tmp_path: Path):
     try:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "written\n"
-        with written_whole(destination) as path:
+        with atomic_write(destination) as path:
             path.write_text("ours")
         assert destination.read_text() == "ours"
     finally:
@@ -193,8 +193,8 @@ def test_what_a_kill_leaves_of_a_file_is_removed_and_nothing_else(tmp_path: Path
     program = f"""if True:
         import os, signal
         from pathlib import Path
-        from valence_lib.files import written_whole
-        with written_whole(Path({str(tmp_path)!r}) / "deep" / "a.csv") as path:
+        from valence_lib.files import atomic_write
+        with atomic_write(Path({str(tmp_path)!r}) / "deep" / "a.csv") as path:
             path.write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
     """
@@ -203,7 +203,7 @@ def test_what_a_kill_leaves_of_a_file_is_removed_and_nothing_else(tmp_path: Path
     (tmp_path / "b.partial.csv").touch()
     (tmp_path / ".c.another-machine.1234567.partial.csv").touch()
     assert len(list((tmp_path / "deep").iterdir())) == 1
-    with written_whole(tmp_path / "d.csv") as path:  # at work
+    with atomic_write(tmp_path / "d.csv") as path:  # at work
         path.touch()
         remove_orphans(tmp_path)
     left = sorted(p.name for p in tmp_path.rglob("*"))

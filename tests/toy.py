@@ -1,40 +1,43 @@
 """A toy corpus for tests: tones whose pitch is their valence, so that every model can learn it in seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from valence_lib.corpora import Clip, Corpus
-from valence_lib.inspection import inspect_corpus
+from valence_lib.corpora.sources import Clip, Corpus
+from valence_lib.corpora.waveforms import Waveform
+from valence_lib.features.streams import Rows
+from valence_lib.preprocess.inspection import inspect_corpus
+from valence_lib.preprocess.store import FeatureStore
 from valence_lib.settings import CorpusSettings, FeatureSettings
-from valence_lib.store import FeatureStore
-from valence_lib.streams import Rows
-from valence_lib.training import Material
-from valence_lib.waveforms import Waveform
+from valence_lib.training.loop import TrainingData
+
+Voice = Callable[..., NDArray[np.float32]]  # the fixture `voice`: a waveform by seed, rate and seconds
 
 FEATURES = FeatureSettings(n_fft=256, hop_length=128, n_mels=8)
-PARTS = ["train"] * 48 + ["validation"] * 16 + ["test"] * 16
+SUBSETS = ["train"] * 48 + ["validation"] * 16 + ["test"] * 16
 
 
 class Tones(Corpus):
     """Clip number n: a tone with noise, 0.1 to 0.4 s; valence 1 to 5 is its pitch, 300 to 3500 Hz."""
 
     def __init__(self) -> None:
-        super().__init__("tones", [f"tone {n:02d}" for n in range(len(PARTS))], 8000, {})
+        super().__init__("tones", [f"tone {n:02d}" for n in range(len(SUBSETS))], 8000, {})
 
     def read(self, index: int) -> Clip:
         """See `Corpus.read`."""
         generator = np.random.default_rng([7, index])
         valence = float(generator.uniform(1, 5))
         waveform = tone(valence, float(generator.uniform(0.1, 0.4)), index)
-        return Clip(self.ids[index], waveform, 8000, valence, PARTS[index], {"speaker": f"S{index % 8}"})
+        return Clip(self.ids[index], waveform, 8000, valence, SUBSETS[index], {"speaker": f"S{index % 8}"})
 
-    def part(self, index: int) -> str:
+    def subset(self, index: int) -> str:
         """See `Corpus.part`."""
-        return PARTS[index]
+        return SUBSETS[index]
 
 
 def tone(valence: float, duration_seconds: float, seed: int) -> Waveform:
@@ -46,14 +49,14 @@ def tone(valence: float, duration_seconds: float, seed: int) -> Waveform:
 
 
 def make_clips(folder: Path) -> pd.DataFrame:
-    """The table of the toy corpus's clips, as `inspect_corpus` makes it, with their features stored in `folder`."""
+    """The table of the toy corpus's clips, as from `inspect_corpus`; their features lie in `folder`."""
     return inspect_corpus(Tones(), CorpusSettings(), FEATURES, folder, progress=False).clips
 
 
-def make_material(folder: Path, clips: pd.DataFrame | None = None) -> Material:
+def make_training_data(folder: Path, clips: pd.DataFrame | None = None) -> TrainingData:
     """Clips and features, stored in `folder`."""
     clips = make_clips(folder) if clips is None else clips
-    return Material(FeatureStore(folder, clips, FEATURES), clips)
+    return TrainingData(FeatureStore(folder, clips, FEATURES), clips)
 
 
 @dataclass

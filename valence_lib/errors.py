@@ -1,18 +1,14 @@
-"""The errors that this library raises on purpose.
-
-Every message says what was given, what was expected, and how to mend it. Whoever
-catches `ValenceError` catches all of them and nothing else.
-"""
+"""The errors of this library: each message says what was given, what was expected, and how to mend it."""
 
 import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 _DISK_ADVICE = {
-    errno.ENOSPC: "The disk is full: free some space and start again; what was finished is kept.",
+    errno.ENOSPC: "The disk is full: free some space and start again; finished work is kept.",
     errno.EDQUOT: "Your quota is used up: free some space and start again; what was finished is kept.",
-    errno.EROFS: "That place can only be read: make it writable, or work in a copy of the project.",
-    errno.EACCES: "You lack the right to: change the permissions, or work in a copy of the project.",
+    errno.EROFS: "The file system is read-only: make it writable, or work in a copy of the project.",
+    errno.EACCES: "Permission is missing: change the permissions, or work in a copy of the project.",
 }
 
 
@@ -39,16 +35,16 @@ class ClipError(ValenceError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        # Exceptions travel between processes by their arguments, of which the base keeps one.
+        # Pickling between processes uses the arguments, of which the base class keeps one.
         return type(self), (self.reason, str(self))
 
 
-class PickleRefused(ClipError):  # noqa: N818 (a refusal is what it is)
+class PickleRefused(ClipError):  # noqa: N818
     """A pickle asks for something that a course pickle never needs, or is not a pickle."""
 
 
 class WorkerError(ValenceError):
-    """A process that this library had started to share the work was ended from outside."""
+    """A worker process was killed."""
 
 
 class TrainingError(ValenceError):
@@ -60,7 +56,7 @@ class NotebookError(ValenceError):
 
 
 class LackOfMemoryError(NotebookError):
-    """What a notebook ran was ended from outside, most often since memory ran out: with more it may end well."""
+    """The process of a notebook was killed, most often for lack of memory."""
 
 
 class RunError(ValenceError):
@@ -68,7 +64,7 @@ class RunError(ValenceError):
 
 
 def disk_advice(number: int | None) -> str:
-    """How to mend what a disk refused, by the system's number of the error; empty for other errors."""
+    """What to do about an error of the disk, by its errno; empty for other errors."""
     return _DISK_ADVICE.get(number or 0, "")
 
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, also when the process is killed while it writes; and digests of files."""
+"""Atomic writes, which survive a kill at any moment, and digests of files."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ _LONGEST_TEMPORARY = 60  # characters; a socket's path has some 100, of which na
 
 
 @contextmanager
-def written_whole(destination: Path) -> Iterator[Path]:
-    """A temporary path beside `destination`, which takes its place once the block has ended well.
+def atomic_write(destination: Path) -> Iterator[Path]:
+    """A temporary path beside `destination`, which replaces it when the block succeeds.
 
-    The folder is made. Where the block raises, the temporary file goes and what stood at `destination` stays.
-    The temporary name is hidden and holds the machine's name and the process's number, so that two processes may
-    write the same file, and `remove_orphans` knows whose it was.
+    The folder is created. When the block raises, the temporary file is removed and `destination` is
+    unchanged. The temporary name holds the machine's name and the process's number: two processes may write
+    the same file, and `remove_orphans` finds what a killed process left.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(destination)
@@ -33,19 +33,19 @@ def written_whole(destination: Path) -> Iterator[Path]:
 
 
 def temporary_name(destination: Path) -> Path:
-    """A hidden name beside `destination` for what this process is making there."""
+    """A hidden name beside `destination`, unique to this process."""
     owner = f"{platform.node()}.{os.getpid()}"
     return destination.with_name(f".{destination.stem}.{owner}.partial{destination.suffix}")
 
 
 def temporary_folder() -> TemporaryDirectory:
-    """A folder of the system's for the time of a block, for sockets and the like, whose paths may not be long."""
+    """A temporary folder with a short path, as sockets need."""
     place = gettempdir() if len(gettempdir()) <= _LONGEST_TEMPORARY else "/tmp"
     return TemporaryDirectory(prefix=f"valence-{os.getpid()}-", dir=place)
 
 
 def remove_orphans(folder: Path) -> None:
-    """Remove what processes of this machine that were killed have left half made below a folder and in `temporary_folder`s."""
+    """Remove temporary files below a folder, and temporary folders, of processes that have ended."""
     here = re.compile(rf"\.{re.escape(platform.node())}\.(\d+)\.partial")
     for path in folder.rglob(".*.partial*"):
         owner = here.search(path.name)
@@ -64,16 +64,16 @@ def _is_alive(number: int) -> bool:
         return False
     except PermissionError:
         return True  # somebody else's
-    # One that has ended has its number until its parent takes note.
+    # A zombie keeps its number until its parent waits for it.
     try:
         stat = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return True  # a system without this folder; or it has gone just now, and next time is found to have
+        return True  # no /proc on this system, or the process has just ended
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def _remove(path: Path) -> None:
-    with suppress(OSError):  # another user's, or gone by now
+    with suppress(OSError):  # another user's, or already removed
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -82,7 +82,7 @@ def _remove(path: Path) -> None:
 
 def write_json(destination: Path, content: Any) -> None:
     """Content as indented JSON, written whole; NaN is refused, since JSON has none."""
-    with written_whole(destination) as path:
+    with atomic_write(destination) as path:
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         path.write_text(text + "\n", encoding="utf-8")
 
@@ -94,11 +94,11 @@ def digest_of(path: Path) -> str:
 
 
 def digest_of_files(paths: Iterable[Path], folder: Path, notes: Path | None = None) -> str:
-    """SHA-256 of the names, seen from a folder, and the contents of files; one that is not there counts as such.
+    """SHA-256 of the names, relative to a folder, and the contents of files. A missing file counts as absent.
 
     Args:
-        notes: where it is noted what was read, so that a file whose size and time of change have stayed as they
-            were is not read again; None notes nothing. A file that was only touched is read, and changes nothing.
+        notes: a JSON file of digests by name, size and time of change, so that unchanged files are not read
+            again; None for none.
     """
     known = {}
     if notes:
@@ -111,7 +111,7 @@ def digest_of_files(paths: Iterable[Path], folder: Path, notes: Path | None = No
             noted[name] = ["", "absent"]
             continue
         stat = path.stat()
-        # The time of change of the entry too: a copy may bring the time of its content along.
+        # ctime too: a copy may keep its mtime.
         stamp = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
         before = known.get(name, ["", ""])
         noted[name] = [stamp, before[1] if before[0] == stamp else digest_of(path)]

@@ -1,7 +1,7 @@
-"""What an artefact was made of: digests of code, notebooks, parameters and data, and the machine's own share.
+"""Digests of code, and the environment that a result was computed in.
 
-Two things count as the same code where a program behaves the same: comments, docstrings and layout do not enter
-a digest. Of this package, a notebook is made of the modules that its imports reach, and of no others.
+Comments, docstrings and layout do not enter a digest of code. Of this package, a notebook depends on the
+modules that its imports reach.
 """
 
 import ast
@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,14 +18,13 @@ from typing import Any
 
 PACKAGE = Path(__file__).parent
 LOCK = "requirements.lock"
-# What enters by the values that are taken from it, never by its source: see `registry`. And this module, which
-# computes digests, but no result.
+# `registry` counts by the values that a job takes from it. This module computes digests, and no result.
 _NOT_BY_SOURCE = ("valence_lib.registry", "valence_lib.provenance")
-# Whose numbers or pictures stand in the artefacts.
+# Packages that compute the numbers and pictures of artefacts.
 _DISTRIBUTIONS = (
     *("torch", "numpy", "scipy", "numba", "librosa", "soundfile", "soxr", "pandas", "scikit-learn"),
     *("matplotlib", "seaborn", "pillow", "safetensors", "papermill", "ipykernel", "nbformat", "nbconvert"),
-    *("pypandoc-binary", "typst", "pybtex", "optuna", "transformers"),
+    *("pypandoc-binary", "typst", "optuna", "transformers"),
 )
 
 
@@ -35,16 +34,14 @@ def digest_of_content(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@cache
 def digest_of_code(source: str) -> str:
-    """SHA-256 of what a piece of Python does: its syntax tree without docstrings.
-
-    What is no Python (a notebook's magic command) counts as the text that it is.
-    """
+    """SHA-256 of the syntax tree of Python code, without docstrings; of the text, where it is not Python."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
         return digest_of_content(source)
-    # In a notebook, a semicolon at the end of a cell hides what it gives.
+    # In a notebook, a semicolon at the end of a cell hides its value.
     hides = source.rstrip().endswith(";")
     if "__doc__" not in source:
         for node in ast.walk(tree):
@@ -60,15 +57,14 @@ def digest_of_code(source: str) -> str:
 def modules_reached(sources: Iterable[str], models: Iterable[str] = ()) -> dict[str, str]:
     """The modules of this package that some code reaches through imports, each with the digest of its code.
 
-    Imports within functions count; those that only a type checker sees do not, nor does `registry`, whose
-    entries count by their values, nor this module.
+    Imports within functions count; those under TYPE_CHECKING do not, nor do `registry` and this module.
 
     Args:
         sources: Python.
         models: modules that are imported by the registry's names for them.
 
     Returns:
-        Digest by path seen from the project's folder, such as valence_lib/training.py, sorted.
+        Digest by path seen from the project's folder, such as valence_lib/training/loop.py, sorted.
     """
     waiting = [name for source in sources for name in _imports(source)] + list(models)
     reached: dict[str, str] = {}
@@ -88,13 +84,20 @@ def _read_module(path: Path) -> tuple[str, tuple[str, ...]]:
     return digest_of_code(source), tuple(_imports(source))
 
 
-def _imports(source: str) -> Iterator[str]:
+def _imports(source: str) -> list[str]:
     """Full names of this package's modules that a piece of Python imports."""
+    names = _imported_names(source)
+    return [name for name in names if name not in _NOT_BY_SOURCE and _file_of(name) is not None]
+
+
+@cache
+def _imported_names(source: str) -> tuple[str, ...]:
     lines = (line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
     try:
         waiting: list[ast.AST] = [ast.parse("\n".join(lines))]
     except SyntaxError:
-        return
+        return ()
+    names: list[str] = []
     while waiting:
         node = waiting.pop()
         match node:
@@ -102,13 +105,12 @@ def _imports(source: str) -> Iterator[str]:
                 waiting += node.orelse
                 continue
             case ast.Import():
-                names = [alias.name for alias in node.names]
+                names += [alias.name for alias in node.names]
             case ast.ImportFrom(module=str(module)):
-                names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
-            case _:
-                names = []
-        yield from (name for name in names if name not in _NOT_BY_SOURCE and _file_of(name) is not None)
-        waiting += ast.iter_child_nodes(node)
+                names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+        # Only statements import.
+        waiting += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
+    return tuple(names)
 
 
 def _file_of(name: str) -> Path | None:
@@ -127,7 +129,7 @@ def digest_of_lock(path: Path) -> str:
     return digest_of_content(sorted(filter(None, lines)))
 
 
-# Variables by which a user chooses among the ways that libraries have of computing the same.
+# Environment variables that choose among the code paths of numerical libraries.
 PROCESSOR_PATHS = (
     *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR"),
     *("NPY_DISABLE_CPU_FEATURES", "OPENBLAS_CORETYPE", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"),
@@ -135,9 +137,9 @@ PROCESSOR_PATHS = (
 
 
 def environment() -> dict[str, Any]:
-    """What of this machine and this process could change a result's bytes: versions, processor path, threads.
+    """Versions, processor path and threads: what could change the bytes of a result.
 
-    It names neither the machine nor its user, and is the same however the process was started.
+    It names neither the machine nor its user.
     """
     import llvmlite.binding
     import numba
@@ -154,7 +156,7 @@ def environment() -> dict[str, Any]:
         "torch computes with": torch.backends.cpu.get_cpu_capability(),
         "numba compiles for": getattr(numba.config, "CPU_NAME", None) or llvmlite.binding.get_host_cpu_name(),
         "OpenBLAS computes with": ", ".join(sorted(blas)),
-        "asked for": {name: os.environ[name] for name in PROCESSOR_PATHS if name in os.environ},
+        "requested": {name: os.environ[name] for name in PROCESSOR_PATHS if name in os.environ},
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "threads of a training": 1,
     }

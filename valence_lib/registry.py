@@ -1,7 +1,7 @@
-"""What can be asked for by name: the models and the presets, one line each, and the settings that they stand for.
+"""Models, input features and presets by name, and the settings of a training.
 
-A training is stale when its own model's module or its own resolved settings change, not when a line is added
-here (`provenance` sees to that), so that a new model or preset leaves all finished trainings as they are.
+A training is stale when its model's module or its resolved settings change, not when a line is added here:
+see `provenance`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ class Model(NamedTuple):
     Args:
         source: module:class.
         recipe: what differs from `TrainingSettings`.
-        presets: where some are named, reports with PRESET=best show it, with these presets; else every report does.
-        fitted: whether it is fitted in one step, without epochs and without chance.
+        presets: where some are named, only reports with PRESET=best show the model, with these presets.
+        fitted: whether it is fitted in one step, without epochs and without randomness.
     """
 
     source: str
@@ -44,11 +44,10 @@ class Stream(NamedTuple):
     Args:
         module: that holds the function, which is called with `of` and `FeatureSettings` and returns
             [shape=(rows, width), dtype=float32].
-        of: "waveform" [shape=(n_samples,)], or "log_mel" [shape=(frames, n_mels)], which is at hand without reading
-            the corpus again.
-        per: "frame" for as many rows as the log-mel spectrogram has frames, aligned with them; "clip" for one row, or
-            for one row a layer of an encoder.
-        groups: into so many groups of as many columns its columns fall, such as means and deviations.
+        of: "waveform" [shape=(n_samples,)], or "log_mel" [shape=(frames, n_mels)].
+        per: "frame" for as many rows as the log-mel spectrogram has frames, aligned with them; "clip" for one
+            row, or for one row a layer of an encoder.
+        groups: number of equal groups of columns, such as means and deviations.
         needs: a package without which it cannot be computed.
         command: that installs it.
     """
@@ -62,22 +61,26 @@ class Stream(NamedTuple):
 
 
 STREAMS = {
-    "log_mel": Stream("valence_lib.features"),
-    "pitch": Stream("valence_lib.pitch"),
-    "voice_statistics": Stream("valence_lib.voice_statistics", per="clip"),
-    "log_mel_statistics": Stream("valence_lib.log_mel_statistics", of="log_mel", per="clip"),
+    "log_mel": Stream("valence_lib.features.log_mel"),
+    "pitch": Stream("valence_lib.features.pitch"),
+    "voice_statistics": Stream("valence_lib.features.voice_statistics", per="clip"),
+    "log_mel_statistics": Stream("valence_lib.features.log_mel_statistics", of="log_mel", per="clip"),
     "speaker_encoder": Stream(
-        "valence_lib.speaker_encoder", per="clip", groups=2, needs="resemblyzer", command="make encoder"
+        "valence_lib.features.speaker_encoder",
+        per="clip",
+        groups=2,
+        needs="resemblyzer",
+        command="make encoder",
     ),
     "encoder": Stream(
-        "valence_lib.encoders",
+        "valence_lib.features.encoders",
         per="clip",
         groups=2,
         needs="transformers",
         command='pip install "valence-lib[encoders]"',
     ),
     "egemaps": Stream(
-        "valence_lib.opensmile_features",
+        "valence_lib.features.opensmile",
         per="clip",
         needs="opensmile",
         command='pip install "valence-lib[opensmile]"',
@@ -85,7 +88,7 @@ STREAMS = {
 }
 
 MODELS = {
-    # What the course report says of each; the slowest to train last.
+    # The course report's; the slowest to train last.
     "LSTM1": Model("valence_lib.models.lstm1:LSTM1"),
     "CNN": Model("valence_lib.models.cnn:CNN"),
     "LSTM2": Model(
@@ -100,7 +103,7 @@ MODELS = {
     "EgemapsSVR": Model(
         "valence_lib.models.svr:SVR", {"streams": ("egemaps",)}, presets=("default", "speaker"), fitted=True
     ),
-    # Ours.
+    # The best model.
     "GaussianProcess": Model(
         "valence_lib.models.gaussian_process:GaussianProcess",
         {"streams": ("voice_statistics", "speaker_encoder")},
@@ -114,10 +117,10 @@ NETWORKS = tuple(name for name, entry in MODELS.items() if not entry.fitted)
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {"standardise": "train"},
-    "seed": {"standardise": "none"},  # raw decibels, as in the course report
+    "course": {"standardise": "none"},  # raw decibels, as in the course report
     "clip": {"standardise": "clip"},
     "speaker": {"standardise": "speaker"},
-    "tuned": {},  # what a sweep found best, which comes as changes: see `sweeping`
+    "tuned": {},  # the best trial of a sweep, given as changes
 }
 
 
@@ -151,7 +154,7 @@ PRESETS |= {
 
 
 def model_entry(name: str) -> Model:
-    """The registry's line of a model.
+    """The entry of a model.
 
     Raises:
         SettingsError: unknown name; the message names the nearest.
@@ -162,14 +165,14 @@ def model_entry(name: str) -> Model:
 
 
 def check_streams(streams: Sequence[str]) -> None:
-    """Refuse input features that cannot stand side by side.
+    """Refuse input features that cannot be concatenated.
 
     Args:
         streams: names, of which "encoder:3" is layer 3 of those of "encoder".
 
     Raises:
-        SettingsError: one of them is unknown (the message names the nearest), the part after the colon is no number
-            of a layer, or some have a row a frame and some one a clip.
+        SettingsError: one of them is unknown (the message names the nearest), the part after the colon is no
+            number of a layer, or some have a row a frame and some one a clip.
     """
     names = [name.partition(":")[0] for name in streams]
     for name, given in zip(names, streams, strict=True):
@@ -184,7 +187,7 @@ def check_streams(streams: Sequence[str]) -> None:
     if len({STREAMS[name].per for name in names}) != 1:
         found = ", ".join(f"{name} has one row a {STREAMS[name].per}" for name in names) or "there is none"
         raise SettingsError(
-            f"streams={list(streams)} cannot stand side by side: {found}. Name one or more streams of one kind."
+            f"streams={list(streams)} cannot be concatenated: {found}. Name one or more streams of one kind."
         )
 
 
@@ -203,29 +206,30 @@ def training_settings(model: str, preset: str, seed: int, **changes: Any) -> Tra
     per = _stream_of(settings.streams[0]).per
     expected = "clip" if model_entry(model).fitted else "frame"
     if per != expected:
+        known = [name for name, stream in STREAMS.items() if stream.per == expected]
         raise SettingsError(
-            f"streams={list(settings.streams)} have one row a {per}, but {model} takes one row a {expected}; expected "
-            f"some of {', '.join(name for name, stream in STREAMS.items() if stream.per == expected)}."
+            f"streams={list(settings.streams)} have one row a {per}, but {model} takes one row a {expected}; "
+            f"expected some of {', '.join(known)}."
         )
     if per == "clip" and settings.standardise == "clip":
         raise SettingsError(
-            f"standardise='clip' was given for {list(settings.streams)}, of which a clip has one row, which would "
-            "become 0; expected 'train', 'speaker' or 'none'."
+            f"standardise='clip' was given for {list(settings.streams)}, of which a clip has one row, which "
+            "would become 0; expected 'train', 'speaker' or 'none'."
         )
     return settings
 
 
 def missing_packages(streams: Sequence[str]) -> dict[str, str]:
-    """The packages that these input features need and that are not installed, each with the command that installs it."""
+    """Packages that these input features need and lack, with the commands that install them."""
     entries = [_stream_of(name) for name in streams]
     return {entry.needs: entry.command for entry in entries if entry.needs and find_spec(entry.needs) is None}
 
 
 def modules_of(settings: TrainingSettings) -> list[str]:
-    """The modules that a training reaches by the registry's names: its model's, and those of its input features."""
+    """The modules of a training's model and input features."""
     return [MODELS[settings.model].module, *(_stream_of(name).module for name in settings.streams)]
 
 
 def _stream_of(name: str) -> Stream:
-    """The registry's line of a stream by its name in a setting, which may name a layer, as in "encoder:3"."""
+    """The entry of a stream by its name in a setting, which may name a layer, as in "encoder:3"."""
     return STREAMS[name.partition(":")[0]]

@@ -16,6 +16,8 @@ from valence_lib.errors import SettingsError, unknown_name
 
 STANDARDISE = ("train", "clip", "speaker", "none")
 PRECISIONS = ("float32", "bfloat16")
+PROTOCOLS = ("holdout", "cv")
+FEATURES_FOLDER = ".features"  # beside the reports; shared by all reports on the same clips
 
 
 class _Settings:
@@ -45,7 +47,8 @@ class _Settings:
             )
             if isinstance(value, tuple) and not all(isinstance(part, str) for part in value):
                 raise SettingsError(
-                    f"{name}={value!r} holds something else than strings; expected strings, as in {name}={default!r}."
+                    f"{name}={value!r} holds values that are not strings; expected strings, as in "
+                    f"{name}={default!r}."
                 )
             if not is_kind:
                 raise SettingsError(
@@ -116,7 +119,7 @@ class CorpusSettings(_Settings):
 
     valence_low: float = 1.0  # the lowest and
     valence_high: float = 5.0  # the highest rating that is possible on the corpus's scale
-    clips_per_speaker: int = 0  # take only the first so many clips of each speaker; 0 takes all
+    clips_per_speaker: int = 0  # the first clips of each speaker that are taken; 0 takes all
     seed: int = 0  # of the split
 
     def __post_init__(self) -> None:

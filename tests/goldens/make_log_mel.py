@@ -1,8 +1,8 @@
-"""Make log_mel.npz: synthetic waveforms and the log-mel spectrograms that librosa makes of them.
+"""Make log_mel.npz: synthetic waveforms and librosa's log-mel spectrograms of them.
 
     python tests/goldens/make_log_mel.py
 
-It uses librosa, numpy and scipy alone, nothing of this project.
+It does not use this project.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ DESTINATION = Path(__file__).with_name("log_mel.npz")
 
 
 def waveforms() -> dict[str, NDArray[np.float32]]:
-    """Five clips [shape=(n_samples,), dtype=float32] that differ in what is hard about them."""
+    """Five clips by name [shape=(n_samples,), dtype=float32]."""
     rng = np.random.default_rng(8000)
     second = np.arange(SAMPLE_RATE) / SAMPLE_RATE
     harmonics = sum(np.sin(2 * np.pi * 140 * k * second) / k for k in range(1, 25))

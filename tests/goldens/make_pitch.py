@@ -1,18 +1,17 @@
-"""Make pitch.npz: the fundamental frequency of every demo clip, as eSpeak NG made it and as Praat hears it.
+"""Make pitch.npz: the fundamental frequency of every demo clip by eSpeak NG, its synthesiser, and by Praat.
 
     pip install espeakng-loader praat-parselmouth==0.4.7
     python tests/goldens/make_pitch.py
 
-Of this project it uses only the script that made the demo corpus, nothing that analyses sound.
+It uses the script that made the demo corpus, and nothing else of this project.
 
-The synthesiser's own truth is not measured but read: while eSpeak NG speaks a clip again, its output buffer is cut
-down to 32 samples (1.5 ms), and each time one is handed over, the register from which its wave generator takes the
-pitch is looked at (`wdata.pitch` in wavegen.c, in Hz * 4096). The addresses come from the symbol table of the
-library in espeakng-loader 0.2.4. That it is the demo clip that is spoken is checked against its samples.
+eSpeak NG speaks each clip again with an output buffer of 32 samples (1.5 ms). At each buffer, the pitch is
+read from its wave generator (`wdata.pitch` in wavegen.c, in Hz * 4096), at an address from the symbol table
+of the library in espeakng-loader 0.2.4. The samples must be equal to the demo clip's.
 
-A frame counts as voiced where the wave generator runs and its harmonics are heard: within 30 dB of the clip's
-loudest frame of harmonics, and above all else that sounds. For that, the clip is spoken once more by a voice of
-which only the harmonics are left (no consonants' noise, no breath, no echo).
+A frame is voiced where the wave generator runs and its harmonics are audible: at most 30 dB below the clip's
+loudest frame of harmonics, and louder than all other sound. For this, each clip is spoken once more by a
+voice of harmonics only, without noise of consonants, breath and echo.
 """
 
 import ctypes
@@ -28,21 +27,28 @@ import parselmouth
 import soundfile
 from numpy.typing import NDArray
 
-import valence_lib.demo
-from valence_lib.demo.make_demo import ESPEAK_SAMPLE_RATE, SAMPLE_RATE, SEED, PlannedClip, plan_clips, shape
+import valence_lib.corpora.demo
+from workflow.make_demo import (
+    ESPEAK_SAMPLE_RATE,
+    SAMPLE_RATE,
+    SEED,
+    PlannedClip,
+    plan_clips,
+    shape,
+)
 
-DEMO = Path(valence_lib.demo.__file__).parent
+DEMO = Path(valence_lib.corpora.demo.__file__).parent
 DESTINATION = Path(__file__).with_name("pitch.npz")
 HOP_LENGTH = 128  # samples at 8000 Hz
 BUFFER = 64  # bytes: 32 samples
 PITCH_OFFSET = 8  # bytes; `pitch` follows a pointer in WGEN_DATA, the type of `wdata`
 AUDIBLE = 1e-3  # of the power of the clip's loudest frame
 FLOOR, CEILING = 60, 500  # Hz, of Praat's search
-ONLY_HARMONICS = b"\nconsonants 0 0\nbreath 0 0 0 0 0 0 0 0\necho 0 0\n"  # appended to a voice, it wins
+ONLY_HARMONICS = b"\nconsonants 0 0\nbreath 0 0 0 0 0 0 0 0\necho 0 0\n"  # appended to a voice, it overrides
 
 
 def symbols(library: Path) -> dict[str, int]:
-    """The addresses of an ELF library's symbols (64 bit, little-endian), each where it stands first."""
+    """The address of each symbol of an ELF library (64 bit, little-endian), at its first occurrence."""
     content = library.read_bytes()
     table, size, count = (*struct.unpack_from("<Q", content, 40), *struct.unpack_from("<HH", content, 58))
     sections = [struct.unpack_from("<IIQQQQIIQQ", content, table + size * n) for n in range(count)]
@@ -59,7 +65,7 @@ def symbols(library: Path) -> dict[str, int]:
 
 
 def speak(clip: PlannedClip, data: str) -> tuple[bytes, NDArray[np.float64]]:
-    """What `make_demo.speak` does, with eSpeak's data in a folder of our choice.
+    """As `make_demo.speak`, with eSpeak's data in the folder `data`.
 
     Returns:
         The samples, and the pitch in Hz at each of them [shape=(n_samples,)], 0 where none is generated.
@@ -107,20 +113,20 @@ def frame_powers(signal: NDArray[np.float64], centres: NDArray[np.int64]) -> NDA
 
 
 def truth(clip: PlannedClip, all_of_it: tuple, harmonics: tuple) -> NDArray[np.float64]:
-    """The pitch in Hz at each frame's centre [shape=(frames,)], 0 where no harmonics are heard."""
+    """The pitch in Hz at each frame's centre [shape=(frames,)], 0 where no harmonics are audible."""
     recorded, _ = soundfile.read(DEMO / clip.file, dtype="int16")
     (spoken, contour), (pure, _) = all_of_it, harmonics
     again = shape(spoken, clip.loudness, clip.tilt)
-    # A small buffer ends the echo's last fading sooner and changes the noise of breath, but nothing else.
+    # A small buffer shortens the echo's end and changes the noise of breath, and nothing else.
     n = min(len(again), len(recorded))
     difference = np.std(again[:n].astype(float) - recorded[:n]) / np.std(recorded[:n])
-    assert len(recorded) - n < 600 and difference < 0.05, f"another clip was spoken: {clip}, {difference}"
+    assert len(recorded) - n < 600 and difference < 0.05, f"a different clip was spoken: {clip}, {difference}"
 
     whole = recorded.astype(np.float64)
     part = np.zeros(len(whole))
     voice = shape(pure, clip.loudness, clip.tilt)[: len(whole)]
     part[: len(voice)] = voice
-    part *= (whole @ part) / (part @ part)  # `shape` had made it as loud as the whole
+    part *= (whole @ part) / (part @ part)  # `shape` made it as loud as the whole
     centres = np.arange(0, len(whole) + 1, HOP_LENGTH)
     power, rest = frame_powers(part, centres), frame_powers(whole - part, centres)
     at = np.minimum(np.round(centres * (ESPEAK_SAMPLE_RATE / SAMPLE_RATE)).astype(int), len(contour) - 1)
@@ -131,8 +137,7 @@ def praat(clip: PlannedClip) -> NDArray[np.float64]:
     """Praat's pitch (its method "ac") in Hz at each frame's centre [shape=(frames,)], 0 where unvoiced."""
     samples, rate = soundfile.read(DEMO / clip.file, dtype="float64")
     step = HOP_LENGTH / rate
-    # Praat looks at whole windows only, and centres its frames: silence at both ends makes room for all of ours.
-    padding = 5 * HOP_LENGTH
+    padding = 5 * HOP_LENGTH  # Praat has no frames whose window extends beyond the clip
     sound = parselmouth.Sound(np.pad(samples, padding), rate)
     pitch = sound.to_pitch_ac(time_step=step / 4, pitch_floor=FLOOR, pitch_ceiling=CEILING)
     found = pitch.selected_array["frequency"]
@@ -142,7 +147,7 @@ def praat(clip: PlannedClip) -> NDArray[np.float64]:
 
 
 def main() -> None:
-    """Write all clips' frames end to end, in tenths of Hz: "espeak", "praat"; "frames" says how many are whose."""
+    """Write all clips' frames end to end, in tenths of Hz: "espeak", "praat"; "frames": number a clip."""
     clips = plan_clips()
     with tempfile.TemporaryDirectory() as folder:
         quiet = Path(folder) / "espeak-ng-data"
@@ -153,13 +158,13 @@ def main() -> None:
             complete = pool.starmap(speak, [(clip, espeakng_loader.get_data_path()) for clip in clips], 1)
             harmonics = pool.starmap(speak, [(clip, str(quiet)) for clip in clips], 1)
     contours = [truth(*each) for each in zip(clips, complete, harmonics, strict=True)]
-    heard = [praat(clip) for clip in clips]
+    measured = [praat(clip) for clip in clips]
 
     def tenths(values: list[NDArray[np.float64]]) -> NDArray[np.uint16]:
         return np.round(10 * np.concatenate(values)).astype(np.uint16)
 
     frames = np.array([len(contour) for contour in contours], np.uint16)
-    np.savez_compressed(DESTINATION, frames=frames, espeak=tenths(contours), praat=tenths(heard))
+    np.savez_compressed(DESTINATION, frames=frames, espeak=tenths(contours), praat=tenths(measured))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Where clips come from: readers of corpora, course pickles and audio files."""

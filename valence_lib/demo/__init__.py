@@ -1,1 +1,0 @@
-"""The embedded demo corpus: computer voices with simulated ratings, so that every stage runs without real data."""

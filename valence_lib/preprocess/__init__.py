@@ -1,0 +1,1 @@
+"""Before training: inspection of a corpus, the feature store, splits."""

@@ -1,0 +1,209 @@
+"""Corpus -> a table of the usable clips, and a table of the others with the reason (the quarantine).
+
+Every clip is read once, by all cores; the features of the usable clips go into the feature store.
+"""
+
+from __future__ import annotations  # the processes that read clips do without pandas
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valence_lib.corpora.sources import WHAT_IS_TAKEN, Clip, Corpus, open_corpus
+from valence_lib.corpora.waveforms import Waveform, check_waveform, digest
+from valence_lib.errors import ClipError, CorpusError
+from valence_lib.preprocess.parallel import in_chunks
+from valence_lib.preprocess.store import write_shard
+from valence_lib.settings import CorpusSettings, FeatureSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST_SAMPLES = 2**24  # whose features go into one shard: 64 MB of waveforms, 35 minutes at 8000 Hz
+_MANY_CLIPS = 2048  # for which other processes are worth the second that it takes to start them
+_Row = dict[str, Any]  # of a table: values by column
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The clips of a corpus.
+
+    Args:
+        clips: one row a usable clip, in the corpus's order: index (its position in the corpus), id, subset
+            ("" where the corpus defines none), valence (NaN in an unlabelled test subset), speaker,
+            n_samples, duration_seconds, digest (SHA-256 of the waveform), then all labels and raters; and
+            where features were stored, shard and first_frame: their file, and their place in it.
+        quarantine: one row a refused clip: index, id, subset, reason, message, twin (the usable clip with
+            the same audio, else "").
+    """
+
+    clips: pd.DataFrame
+    quarantine: pd.DataFrame
+
+
+QUARANTINE_COLUMNS = ["index", "id", "subset", "reason", "message", "twin"]
+
+
+def inspect_corpus(
+    corpus: Corpus,
+    settings: CorpusSettings,
+    features: FeatureSettings,
+    folder: Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Inspection:
+    """Read every clip once, find the usable ones and, if asked, store their features.
+
+    The tables and the shards do not depend on the number of processes. After an interruption, finished shards
+    are not computed again.
+
+    Args:
+        settings: the range of the ratings, and how many clips of each speaker to take.
+        folder: of the feature store, for all usable clips, with those beyond `clips_per_speaker`; None to
+            check alone.
+        workers: number of processes; None takes one a core, and only this one for a small corpus.
+        progress: show a bar on standard error where that is a terminal.
+
+    Raises:
+        CorpusError: no clip is usable, or no usable clip has a rating.
+        WorkerError: one of the processes was killed.
+    """
+    import pandas as pd
+
+    task = partial(_inspect_chunk, settings, features, folder)
+    chunks = in_chunks(corpus, task, workers, _MANY_CLIPS, "preprocess" if progress else "")
+    usable, refused = ([row for chunk in chunks for row in chunk[kind]] for kind in (0, 1))
+    if not usable:
+        reasons = Counter(row["reason"] for row in refused).most_common()
+        found = ", ".join(f"{reason}: {n}" for reason, n in reasons) or "it is empty"
+        raise CorpusError(
+            f"the corpus {corpus.name!r} has {len(corpus)} clips, of which none can be used ({found}); "
+            f"expected {WHAT_IS_TAKEN}."
+        )
+    clips = pd.DataFrame(usable)
+    if settings.clips_per_speaker:
+        clips = clips[clips.groupby(["subset", "speaker"]).cumcount() < settings.clips_per_speaker]
+    # Of clips with the same audio a test clip stays if there is one: no tested audio is trained on.
+    in_order = clips.sort_values("subset", key=lambda subset: subset != "test", kind="stable")
+    stay = in_order.drop_duplicates("digest")
+    twins = clips[~clips.index.isin(stay.index)]
+    twin = twins["digest"].map(stay.set_index("digest")["id"])
+    message = [f"the same audio as {name!r}." for name in twin]
+    doubles = twins[["index", "id", "subset"]].assign(reason="duplicate", message=message, twin=twin)
+    clips = clips.drop(index=twins.index).reset_index(drop=True)
+    quarantine = pd.DataFrame([*refused, *doubles.to_dict("records")], columns=QUARANTINE_COLUMNS)
+    if clips["valence"].isna().all():
+        raise CorpusError(
+            f"none of the {len(clips)} usable clips of {corpus.name!r} has a rating to learn from."
+        )
+    return Inspection(clips, quarantine.sort_values("index", ignore_index=True))
+
+
+def _inspect_chunk(
+    settings: CorpusSettings, features: FeatureSettings, folder: Path | None, corpus: Corpus, first: int
+) -> tuple[list[_Row], list[_Row]]:
+    """Rows of the usable and of the refused clips of `corpus`, whose first clip has the index `first`."""
+    usable, refused = list[_Row](), list[_Row]()
+    waveforms: list[Waveform] = []
+    for position, clip_id in enumerate(corpus.ids):
+        try:
+            clip = corpus.read(position)
+            check_waveform(clip.waveform, features.n_fft)
+            _check_label(clip, settings)
+        except ClipError as error:
+            found = {"index": first + position, "id": clip_id, "subset": corpus.subset(position)}
+            refused.append(found | {"reason": error.reason, "message": str(error), "twin": ""})
+            continue
+        usable.append({"index": first + position, **_describe(clip)})
+        if folder:
+            waveforms.append(clip.waveform)
+            if sum(map(len, waveforms)) >= _MOST_SAMPLES:
+                _store(folder, waveforms, usable, features)
+                waveforms = []
+    if folder and waveforms:
+        _store(folder, waveforms, usable, features)
+    return usable, refused
+
+
+def _store(folder: Path, waveforms: list[Waveform], usable: list[_Row], features: FeatureSettings) -> None:
+    """Store the features of the last clips of `usable`, and note there their place."""
+    rows = usable[-len(waveforms) :]
+    shard = write_shard(folder, waveforms, [str(row["digest"]) for row in rows], features)
+    first_frame = 0
+    for row, waveform in zip(rows, waveforms, strict=True):
+        row |= {"shard": shard, "first_frame": first_frame}
+        first_frame += features.frames(waveform.size)
+
+
+def _check_label(clip: Clip, settings: CorpusSettings) -> None:
+    if clip.valence is None:
+        if clip.subset != "test":
+            raise ClipError("label missing", "the clip has no valence; only test clips may lack it.")
+    elif not math.isfinite(clip.valence):
+        raise ClipError("label not a number", f"the valence is {clip.valence}.")
+    elif not settings.valence_low <= clip.valence <= settings.valence_high:
+        raise ClipError(
+            "label out of range",
+            f"the valence is {clip.valence:g}; expected {settings.valence_low:g} to "
+            f"{settings.valence_high:g} (a corpus on another scale: RANGE=low,high).",
+        )
+
+
+def _describe(clip: Clip) -> dict[str, object]:
+    measured = {
+        "id": clip.id,
+        "subset": clip.subset,
+        "valence": math.nan if clip.valence is None else clip.valence,
+        "speaker": clip.speaker,
+        "n_samples": clip.waveform.size,
+        "duration_seconds": clip.waveform.size / clip.sample_rate,
+        "digest": digest(clip.waveform),
+    }
+    # A column of the manifest does not replace what was measured.
+    own = {"index", *measured, "shard", "first_frame"}
+    labels = {column: text for column, text in clip.labels.items() if column not in own}
+    return measured | labels | dict(clip.ratings)
+
+
+def summarise(inspection: Inspection, corpus: Corpus) -> str:
+    """The text that `valence check` prints: counts, durations, labels, speakers, and every refused clip."""
+    import pandas as pd
+
+    clips, quarantine = inspection.clips, inspection.quarantine
+    durations, valence = clips["duration_seconds"], clips["valence"].dropna()
+    speakers = clips.loc[clips["speaker"] != "", "speaker"]
+    lines = [
+        f"corpus     {corpus.name}: {len(corpus)} clips, {len(clips)} taken, {len(quarantine)} in quarantine",
+        f"duration   {durations.min():.2f} to {durations.max():.2f} s, mean {durations.mean():.2f} s, "
+        f"{durations.sum() / 3600:.3f} h in all",
+        f"valence    {valence.min():g} to {valence.max():g}, mean {valence.mean():.3f}, "
+        f"variance {valence.var(ddof=0):.4f}, {len(clips) - len(valence)} clips without",
+        f"speakers   {speakers.nunique() or 'not named: training and test may share voices'}",
+    ]
+    if subsets := [f"{subset} {n}" for subset, n in clips["subset"].value_counts().items() if subset]:
+        lines.append(f"subsets    {', '.join(subsets)}")
+    bins, edges = pd.cut(valence, 8, retbins=True)
+    heights = bins.value_counts(sort=False)
+    for low, high, n in zip(edges[:-1], edges[1:], heights, strict=True):
+        lines.append(f"  {low:5.2f} to {high:5.2f}  {'#' * round(40 * n / heights.max())} {n}")
+    lines += [f"quarantine {reason}: {n}" for reason, n in quarantine["reason"].value_counts().items()]
+    lines += [f"  {row.id}: {row.reason}: {row.message}" for row in quarantine.itertuples()]
+    return "\n".join(lines)
+
+
+def check_corpus(corpus: str | Path | Corpus, valence_low: float = 1.0, valence_high: float = 5.0) -> str:
+    """Read a corpus and describe it in words: counts, durations, ratings, and every clip that cannot be used.
+
+    Args:
+        corpus: as `open_corpus` takes or returns it.
+        valence_low, valence_high: the rating scale.
+
+    Raises:
+        CorpusError: there is no such corpus, or no clip is usable.
+    """
+    clips_of = corpus if isinstance(corpus, Corpus) else open_corpus(corpus)
+    settings = CorpusSettings(valence_low, valence_high)
+    return summarise(inspect_corpus(clips_of, settings, FeatureSettings()), clips_of)

@@ -1,0 +1,1 @@
+"""The written report: results, tables, text, figures, pages."""

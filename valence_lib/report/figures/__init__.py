@@ -1,0 +1,1 @@
+"""The report's figures, drawn from plain arrays and tables."""

@@ -1,0 +1,236 @@
+"""A report's folder: the files that the notebooks exchange.
+
+reports/<name>/
+  preprocess/       clips.csv, quarantine.csv, near_duplicates.csv, corpus.json, splits.csv (if cv)
+  runs/<run>/       one training; <run> is model-preset-seed
+  leakage/          predictions on folds that share speakers or sentences with the training clips
+  errors/           errors.json of the error analysis, and worst.npz with the worst clips
+  results.json      every score; the contract for other programs
+  seconds.json      measured times, which no two runs share
+  predictions.csv   for an unlabelled test subset, in the course format
+  notebooks/        the executed notebooks
+  tables/, figures/, report.html, report.pdf
+"""
+
+from __future__ import annotations  # types of signatures are not imported
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from valence_lib.corpora.sources import RATER_COLUMN
+from valence_lib.errors import RunError
+from valence_lib.evaluation.raters import raters
+from valence_lib.files import atomic_write, write_json
+from valence_lib.report.wording import title_of
+from valence_lib.settings import FEATURES_FOLDER, CorpusSettings, FeatureSettings
+
+if TYPE_CHECKING:
+    from valence_lib.corpora.sources import Corpus
+    from valence_lib.corpora.waveforms import Waveform
+    from valence_lib.evaluation.occlusion import Occlusion
+    from valence_lib.preprocess.splits import SplitResult
+    from valence_lib.training.loop import TrainingData
+
+GROUPINGS = ("speaker", "sex", "language", "emotion", "sentence")
+NUMBER_COLUMNS = {"index", "n_samples", "first_frame", "duration_seconds", "valence", "truth", "prediction"}
+NUMBER_COLUMNS |= {"seed", "epoch", "learning_rate", "training_mse", "validation_mse", "similarity"}
+MOST_GROUPS = 40
+MOST_PAIRS = 20  # near-duplicates in corpus.json; near_duplicates.csv has all
+SPLITS = "splits.csv"  # of a cross-validation: the subset of every clip, one column a fold
+
+
+def run_name(model: str, preset: str, seed: int) -> str:
+    """The name of a training's folder in runs/."""
+    return f"{model}-{preset}-{seed}"
+
+
+def save_frame(destination: Path, frame: pd.DataFrame) -> None:
+    """Write a table as CSV, with all digits of its numbers."""
+    with atomic_write(destination) as path:
+        frame.to_csv(path, index=False, lineterminator="\n")
+
+
+def load_frame(path: Path) -> pd.DataFrame:
+    """Read a table that `save_frame` wrote. Only known columns become numbers: "NA" and "001" stay text.
+
+    Raises:
+        RunError: the file does not exist.
+    """
+    columns = pd.read_csv(_existing(path), nrows=0).columns
+    numbers = [name for name in columns if name in NUMBER_COLUMNS or RATER_COLUMN.fullmatch(name)]
+    texts = {name: str for name in columns if name not in numbers}
+    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={name: [""] for name in numbers})
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of an earlier notebook.
+
+    Raises:
+        RunError: the file does not exist.
+    """
+    return json.loads(_existing(path).read_text(encoding="utf-8"))
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise RunError(f"there is no {str(path)!r}; first run the notebook that writes it.")
+    return path
+
+
+def save_preprocessed(
+    folder: Path,
+    corpus: Corpus,
+    clips: pd.DataFrame,
+    quarantine: pd.DataFrame,
+    near: pd.DataFrame,
+    given: Sequence[str],
+    split: SplitResult,
+    admitted: CorpusSettings,
+    features: FeatureSettings,
+    encoder_name: str = "",
+) -> None:
+    """Write preprocess/: the usable clips with their subsets, the quarantine, and a summary of the corpus.
+
+    Args:
+        folder: of the report.
+        corpus: for its name and description.
+        clips, quarantine: as `inspect_corpus` makes them, the clips with the subset and fold of `split`.
+        near: pairs of near-duplicates, as `near_duplicates` finds them.
+        given: the subset that the corpus itself defines for each clip, else "".
+        split: the assignment of clips to subsets.
+        admitted: the range of the ratings.
+        features: the settings of the feature store.
+        encoder_name: the user's name for the pretrained encoder of `features`; "" without one.
+    """
+    destination = folder / "preprocess"
+    save_frame(destination / "clips.csv", clips)
+    save_frame(destination / "near_duplicates.csv", near)
+    save_frame(destination / "quarantine.csv", quarantine)
+    (destination / SPLITS).unlink(missing_ok=True)
+    if split.protocol == "cv":
+        save_frame(destination / SPLITS, pd.DataFrame({"id": clips["id"].to_numpy(), **split.splits}))
+    rated, named = clips[clips["valence"].notna()], clips.replace({"speaker": {"": None}})
+    encoder = {"name": encoder_name, "digest": features.encoder, "layer": features.encoder_layer}
+    content = {
+        "corpus": corpus.name,
+        "description": corpus.about.get("description", ""),
+        "synthetic": bool(corpus.about.get("synthetic", False)),
+        "lowest_mse": corpus.about.get("lowest_mse"),
+        "clips": len(clips),
+        "speakers": named["speaker"].nunique(),
+        "hours": float(clips["duration_seconds"].sum() / 3600),
+        "quarantined": len(quarantine),
+        "scale": [admitted.valence_low, admitted.valence_high],
+        "label_variance": float(rated["valence"].var(ddof=0)),
+        "raters": raters(rated),
+        "near_duplicates": {
+            "pairs": len(near),
+            "across_subsets": split.pairs_across_subsets(clips["id"], near),
+            "listed": json_rows(near.head(MOST_PAIRS)),
+        },
+        "split": {
+            "protocol": split.protocol,
+            "folds": len(split.splits) if split.protocol == "cv" else None,
+            "by": split.by,
+            "given": sorted(set(given) - {"", "train"}),
+            "unnamed": int((rated["speaker"] == "").sum()),
+            "shared_speakers": split.shared_speakers,
+            "subsets": {
+                str(subset): {"clips": len(rows), "speakers": rows["speaker"].nunique()}
+                for subset, rows in named.groupby("subset")
+            },
+        },
+        "features": features.to_mapping(),
+        "encoder": encoder if features.encoder else None,
+    }
+    write_json(destination / "corpus.json", content)
+
+
+def load_splits(folder: Path) -> dict[str, NDArray[np.str_]]:
+    """The subset of every clip, by fold ("" of a holdout), as in `splits.SplitResult`.
+
+    Raises:
+        RunError: the corpus is not preprocessed.
+    """
+    if load_json(folder / "preprocess" / "corpus.json")["split"]["protocol"] == "holdout":
+        return {"": load_frame(folder / "preprocess" / "clips.csv")["subset"].to_numpy(dtype=str)}
+    frame = load_frame(folder / "preprocess" / SPLITS).drop(columns="id")
+    return {str(name): subsets.to_numpy(dtype=str) for name, subsets in frame.items()}
+
+
+def load_training_data(folder: Path) -> TrainingData:
+    """The clips and features of a report.
+
+    Raises:
+        RunError: the corpus is not preprocessed.
+    """
+    from valence_lib.preprocess.store import FeatureStore
+    from valence_lib.training.loop import TrainingData  # imports torch
+
+    clips = load_frame(folder / "preprocess" / "clips.csv")
+    features = FeatureSettings.from_mapping(load_json(folder / "preprocess" / "corpus.json")["features"])
+    return TrainingData(FeatureStore(folder.parent / FEATURES_FOLDER, clips, features), clips)
+
+
+def held_out_predictions(folder: Path, run: str) -> pd.DataFrame:
+    """A run's predictions of its test clips, with the labels of these clips.
+
+    Returns:
+        Columns id, truth, prediction, fold, speaker, duration_seconds, and the corpus's other labels.
+    """
+    predictions = load_frame(folder / "runs" / run / "predictions.csv")
+    tested = predictions[predictions["subset"].isin(["test", "out_of_fold"])]
+    clips = load_frame(folder / "preprocess" / "clips.csv")
+    clips = clips.drop(columns=[name for name in predictions if name in clips and name != "id"])
+    return tested.merge(clips, on="id", validate="one_to_one")
+
+
+def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table for JSON, with None for NaN."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def save_worst(folder: Path, waveforms: Sequence[Waveform], occlusions: Sequence[Occlusion]) -> None:
+    """Write worst.npz: the waveforms and occlusion maps of some clips."""
+    arrays: dict[str, Any] = {f"waveform {number}": waveform for number, waveform in enumerate(waveforms)}
+    for number, occlusion in enumerate(occlusions):
+        arrays |= {f"{name} {number}": values for name, values in occlusion._asdict().items()}
+    with atomic_write(folder / "worst.npz") as path:
+        np.savez(path, allow_pickle=False, **arrays)
+
+
+def load_worst(folder: Path) -> list[tuple[Waveform, Occlusion]]:
+    """Read what `save_worst` wrote."""
+    from valence_lib.evaluation.occlusion import Occlusion
+
+    with np.load(folder / "worst.npz", allow_pickle=False) as file:
+        count = sum(name.startswith("waveform") for name in file.files)
+        return [
+            (file[f"waveform {n}"], Occlusion(*(file[f"{name} {n}"][()] for name in Occlusion._fields)))
+            for n in range(count)
+        ]
+
+
+def groupings(predictions: pd.DataFrame) -> list[str]:
+    """The labels of GROUPINGS that have 2 to MOST_GROUPS values."""
+    labels = predictions.reindex(columns=GROUPINGS).replace("", np.nan)
+    return [name for name, count in labels.nunique().items() if 1 < count <= MOST_GROUPS]
+
+
+def row_of(results: Mapping[str, Any], model: str, preset: str | None, subset: str) -> dict[str, Any]:
+    """The row of results.json for one model, preset and subset.
+
+    Raises:
+        RunError: there is no such row.
+    """
+    for row in results["rows"]:
+        if (row["model"], row["preset"], row["subset"]) == (model, preset, subset):
+            return row
+    known = "; ".join(dict.fromkeys(title_of(row) for row in results["rows"]))
+    raise RunError(f"results.json has no row for {model}, {preset}, {subset}; its rows are {known}.")

@@ -1,0 +1,1 @@
+"""Training, the trained runs on disk, and prediction."""
