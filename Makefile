@@ -1,4 +1,4 @@
-# The front door. `make help` lists what there is.
+# Entry points. `make help` lists them.
 
 PYTHON ?= python3
 CORPUS ?= demo
@@ -137,7 +137,7 @@ notebooks: $(INSTALLED) ## execute the committed notebooks again, on the small p
 	$(BIN)/valence report $(SMALL)
 	for notebook in $(COMMITTED); do $(BIN)/valence notebook $$notebook $$notebook || exit; done
 
-verify: $(INSTALLED) ## build the small report again, under unlike surroundings, and compare every byte
+verify: $(INSTALLED) ## build the small report again, in a different environment, and compare every byte
 	$(BIN)/valence report $(SMALL)
 	$(BIN)/python workflow/verify.py $(SMALL)
 

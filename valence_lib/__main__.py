@@ -1,4 +1,4 @@
-"""The command line: `valence check | predict | report | sweep | plan | verify | notebook`.
+"""The command line: `valence check | predict | report | sweep | plan | verify | render | notebook | job`.
 
 Heavy libraries are imported by the command that needs them, so that `valence --help` answers at once.
 """

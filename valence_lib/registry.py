@@ -225,6 +225,12 @@ def missing_packages(streams: Sequence[str]) -> dict[str, str]:
     return {entry.needs: entry.command for entry in entries if entry.needs and find_spec(entry.needs) is None}
 
 
+def entries_of(settings: TrainingSettings) -> dict[str, Any]:
+    """What a training takes from the registry beyond its settings, for digests: its class and its streams."""
+    streams = {name: _stream_of(name)._asdict() for name in settings.streams}
+    return {"model": MODELS[settings.model].source, "streams": streams}
+
+
 def modules_of(settings: TrainingSettings) -> list[str]:
     """The modules of a training's model and input features."""
     return [MODELS[settings.model].module, *(_stream_of(name).module for name in settings.streams)]

@@ -3,7 +3,7 @@
     python3 workflow/install.py auto|cpu|cuda
 
 pip installs uv and PyTorch, because users configure pip; uv installs the rest, in a tenth of pip's time.
-After an interruption, `.venv` is made anew from the caches of both. Only the standard library is used, and
+After an interruption, `.venv` is made again from the caches of both. Only the standard library is used, and
 only syntax that an old Python can parse, so that it can print which version is needed.
 """
 

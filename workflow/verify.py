@@ -98,7 +98,7 @@ def artefacts(report: Path) -> dict[str, str]:
 
 
 def compare_bytes(report: Path, options: Sequence[str], folder: Path) -> int:
-    """The number of artefacts that differ under unlike surroundings."""
+    """The number of artefacts that differ in a different environment."""
     locale = folder / "de_DE.UTF-8"
     if shutil.which("localedef"):
         subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", locale], capture_output=True)

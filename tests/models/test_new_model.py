@@ -25,6 +25,7 @@ class MeanPool(ValenceModel):
 
     def forward(self, frames, lengths):
         """See `ValenceModel.forward`."""
+        lengths = lengths.to(frames.device)
         own = own_frames(frames.shape[1], lengths)
         return self.linear((frames * own[:, :, None]).sum(1) / lengths[:, None])[:, 0]
 

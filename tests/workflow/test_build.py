@@ -19,7 +19,7 @@ from valence_lib import provenance, registry
 from valence_lib.corpora.sources import open_corpus
 from valence_lib.errors import CorpusError, RunError, SettingsError
 from valence_lib.files import digest_of, digest_of_files, write_json
-from valence_lib.registry import training_settings
+from valence_lib.registry import Model, training_settings
 from valence_lib.workflow import build, jobs
 from valence_lib.workflow.build import build_report, show_plan
 from valence_lib.workflow.forkserver import ONE_THREAD
@@ -116,11 +116,11 @@ def test_request_json_holds_all_that_determines_the_results(snakemake, tmp_path,
     ]
     preprocess = first["fingerprints"]["preprocess"]
     corpus = digest_of_files(open_corpus(manifest_folder).files(), manifest_folder)
-    assert preprocess["values"] == {"corpus": corpus}
+    assert preprocess["values"]["corpus"] == corpus
     assert preprocess["parameters"]["corpus"] == "../reports/one/corpus"
     assert (tmp_path / "reports" / "one" / "corpus" / "labels.csv").samefile(manifest_folder / "labels.csv")
     experiment = first["fingerprints"]["CNN-course-0"]
-    assert experiment["values"] == {"settings": training_settings("CNN", "course", 0).to_mapping()}
+    assert experiment["values"]["settings"] == training_settings("CNN", "course", 0).to_mapping()
     assert experiment["parameters"]["device"] == "auto"  # the notebook's default
     assert built() == first
     with (manifest_folder / "labels.csv").open("a") as table:
@@ -171,6 +171,21 @@ def test_rows_that_are_left_out_are_printed_before_anything_runs(
     assert "GaussianProcess (needs resemblyzer: `make encoder`)" in first
 
 
+def test_a_changed_entry_of_the_registry_makes_the_jobs_that_use_it_stale(monkeypatch):
+    def fingerprints():
+        table = Request(corpus="clips", name="one", seeds=1).jobs("")
+        return {job.name: json.loads(json.dumps(job.fingerprint(ROOT))) for job in table}
+
+    before = fingerprints()
+    stream = registry.STREAMS["log_mel_statistics"]._replace(groups=5)
+    monkeypatch.setitem(registry.STREAMS, "log_mel_statistics", stream)
+    monkeypatch.setitem(registry.MODELS, "CNN", Model("valence_lib.models.cnn:Other"))
+    now = fingerprints()
+    changed = {name for name in before if before[name]["values"] != now[name]["values"]}
+    users = {"Ridge-default-0", "SVR-default-0", "CNN-default-0", "CNN-course-0"}
+    assert changed == {"preprocess", "leakage", *users}
+
+
 # Sweeps
 
 
@@ -183,7 +198,7 @@ def test_the_best_settings_of_a_sweep_are_one_more_row():
     assert now.keys() - before.keys() == {"CNN-tuned-0", "CNN-tuned-1"}
     assert {name for name in before if now[name] != before[name]} == {"leakage", "compare"}
     tuned = training_settings("CNN", "tuned", 1, learning_rate=0.01, standardise="clip")
-    assert now["CNN-tuned-1"]["values"] == {"settings": tuned.to_mapping()}
+    assert now["CNN-tuned-1"]["values"]["settings"] == tuned.to_mapping()
     assert now["CNN-tuned-1"]["parameters"]["changes"] == BEST["changes"]
     assert now["compare"]["parameters"]["tuning"] == BEST
     # The number of trials is reported, but changes no training.

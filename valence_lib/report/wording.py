@@ -1,4 +1,4 @@
-"""How numbers, verdicts and names are written in tables and sentences; the only module that rounds."""
+"""How numbers, verdicts and names are written in tables and sentences."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

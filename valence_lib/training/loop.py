@@ -30,7 +30,7 @@ from valence_lib.files import atomic_write, write_json
 from valence_lib.models.build import build_model
 from valence_lib.preprocess.store import FeatureStore
 from valence_lib.provenance import digest_of_content, environment, modules_reached
-from valence_lib.registry import modules_of
+from valence_lib.registry import entries_of, modules_of
 from valence_lib.settings import TrainingSettings
 from valence_lib.training.batches import Batch, in_order_of_length, load, shuffled
 from valence_lib.training.runs import DAMAGES, Run, predict_batches, save_best, save_settings
@@ -111,7 +111,8 @@ class TrainingFolder:
     def digest(self) -> str:
         """Digest of all that this training depends on: settings, clips, code, libraries and processor."""
         code = modules_reached([self._imports], modules_of(self.settings))
-        return digest_of_content([self.settings.digest(), self.training_data.digest(), code, environment()])
+        own = [self.settings.digest(), entries_of(self.settings), self.training_data.digest()]
+        return digest_of_content([*own, code, environment()])
 
     def is_finished(self) -> bool:
         """Whether exactly this training was finished here, and its weights are still there."""

@@ -1,7 +1,7 @@
 """Predictions for files: many short clips, or a valence curve along a long recording.
 
 Worker threads take shares of the files from reading to prediction; along a recording the caller reads and
-transforms, and a worker predicts. Shares do not depend on the number of cores; hence predictions do not.
+transforms, and a worker predicts. Shares do not depend on the number of cores; therefore predictions do not.
 """
 
 import math

@@ -142,7 +142,7 @@ def _open_study(training_data: TrainingData, sweep: Sweep, folder: Path) -> optu
             load_if_exists=True,
         )
     except (ValueError, KeyError) as error:
-        raise RunError(f"{path} is damaged ({error}); delete it to begin the sweep anew.") from error
+        raise RunError(f"{path} is damaged ({error}); delete it to start the sweep again.") from error
 
 
 @contextmanager
@@ -167,7 +167,7 @@ def _next_trial(study: optuna.Study, sweep: Sweep, lock: TextIO) -> Trial | None
             taken = [trial for trial in trials if trial.state != TrialState.FAIL]
             limit = 0 if _time_is_over(trials, sweep) else sweep.trials or math.inf
             if len(taken) < limit:
-                # The next trial takes the place of a failed one, and hence its settings.
+                # The next trial takes the place of a failed one, and with it its settings.
                 places = {trial.user_attrs.get("place") for trial in taken}
                 place = next(place for place in range(len(trials) + 1) if place not in places)
                 tries = sum(trial.user_attrs.get("place") == place for trial in trials)

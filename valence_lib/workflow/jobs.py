@@ -25,6 +25,7 @@ from valence_lib.registry import (
     NETWORKS,
     PRESETS,
     STREAMS,
+    entries_of,
     missing_packages,
     modules_of,
     training_settings,
@@ -238,7 +239,8 @@ class Request:
         if not self.names_speakers:  # the leakage analysis clusters voices instead
             streams.add("pitch")
         modules = {name: tuple(sorted(set(modules_of(training)))) for name, training in settings.items()}
-        of_fitted = {m for name, run in runs.items() if MODELS[run["model"]].fitted for m in modules[name]}
+        fitted = [name for name, run in runs.items() if MODELS[run["model"]].fitted]
+        of_fitted = {module for name in fitted for module in modules[name]}
         models = list(dict.fromkeys(run["model"] for run in runs.values()))
 
         def paths(*names: str) -> tuple[str, ...]:
@@ -272,7 +274,10 @@ class Request:
                 ("notebooks/1_preprocess.ipynb", "preprocess"),
                 parameters=report | corpus | preprocessing,
                 modules=tuple(STREAMS[name].module for name in sorted(streams)),
-                values={"corpus": corpus_digest},
+                values={
+                    "corpus": corpus_digest,
+                    "registry": [STREAMS[name]._asdict() for name in sorted(streams)],
+                },
                 minutes=120,
             ),
             *(
@@ -284,7 +289,7 @@ class Request:
                     after=("preprocess",),
                     parameters=report | run | common,
                     modules=modules[name],
-                    values={"settings": settings[name].to_mapping()},
+                    values={"settings": settings[name].to_mapping(), "registry": entries_of(settings[name])},
                     memory=3000,
                     minutes=240,
                     priority=models.index(run["model"]),  # the slowest to train come last in the registry
@@ -299,6 +304,7 @@ class Request:
                 after=tuple(runs),
                 parameters={**report, "runs": list(runs), "folds": self.folds},
                 modules=tuple(sorted(of_fitted)),  # it analyses the best of them
+                values={"registry": [entries_of(settings[name]) for name in fitted]},
                 memory=3000,
                 minutes=240,
             ),

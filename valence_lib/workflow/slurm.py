@@ -42,7 +42,7 @@ def check_path(python: Path) -> None:
     if re.search(r"[^\w./+-]", str(python)):
         raise SettingsError(
             f"the project is in {str(python.parents[2])!r}; expected a path of letters, digits, '.', '-' and "
-            "'_' for PROFILE=slurm. Move the project, and make .venv anew."
+            "'_' for PROFILE=slurm. Move the project, and install again."
         )
 
 
