@@ -104,7 +104,7 @@ test: $(INSTALLED) ## the tests, then the committed notebooks with nbval
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not slurm" --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
 	$(BIN)/valence report $(SMALL)
 	@$(HAS_WEIGHTS) || echo "The committed notebooks are not checked: they show the model that needs the speaker encoder. \`make encoder\` fetches its weights."
-	! $(HAS_WEIGHTS) || PYTHONPATH=tests$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python -m pytest $(NBVAL) $(COMMITTED)
+	! $(HAS_WEIGHTS) || PYTHONPATH=tests$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python -m pytest -n 2 --dist loadfile $(NBVAL) $(COMMITTED)
 
 slow: $(INSTALLED) ## the slower tests: whole builds, edited, killed at random moments, on full disks
 	$(BIN)/python -m pytest -m slow -s tests

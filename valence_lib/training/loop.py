@@ -286,8 +286,9 @@ class _Loop:
             "history": self.history,
             "seconds": self.seconds,
         }
-        with atomic_write(self.place.unfinished / _CHECKPOINT) as path:
-            torch.save(content, path)
+        # To an open file: given a path, torch reports a full disk as an error of its own.
+        with atomic_write(self.place.unfinished / _CHECKPOINT) as path, path.open("wb") as file:
+            torch.save(content, file)
         return row
 
     def _read(self, row: int) -> Tensor:
