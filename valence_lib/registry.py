@@ -1,7 +1,7 @@
 """Models, input features and presets by name, and the settings of a training.
 
-A training is stale when its model's module or its resolved settings change, not when a line is added here:
-see `provenance`.
+A training is stale when its model's module, its resolved settings or its `entries_of` change, not when a line
+is added here.
 """
 
 from collections.abc import Mapping, Sequence
