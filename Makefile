@@ -107,7 +107,7 @@ test: $(INSTALLED) ## the tests, then the committed notebooks with nbval
 	! $(HAS_WEIGHTS) || PYTHONPATH=tests$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python -m pytest -n 2 --dist loadfile $(NBVAL) $(COMMITTED)
 
 slow: $(INSTALLED) ## the slower tests: whole builds, edited, killed at random moments, on full disks
-	$(BIN)/python -m pytest -m slow -s tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow tests
 
 # Debian's packages; where they cannot be installed, the tests say that they are skipped.
 HAS_SLURM = PATH="$$PATH:/usr/sbin" && command -v munged slurmctld slurmd sbatch >/dev/null

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from project_copy import RUNS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("builds")]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ TEXT, OTHER_TEXT = "This notebook trains one model", "Here one model is trained"
 CNN, CNN_SAME, CNN_SMALLER = "nn.Conv2d(1, 8,", "nn.Conv2d(1, 4 + 4,", "nn.Conv2d(1, 6,"
 FOLLOWERS = {"leakage", "compare", "error_analysis", "report", "render"}
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("builds")]
 
 
 def test_a_build_does_what_is_stale_and_nothing_else(project):

@@ -22,7 +22,7 @@ from project_copy import Project, wait_until
 
 KILLS = int(os.environ.get("VALENCE_KILLS", "3"))
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("builds")]
 
 
 @pytest.fixture
