@@ -312,5 +312,5 @@ def test_the_workflow_of_github_follows_its_schema_and_runs_what_ci_runs():
     done = subprocess.run([*command, str(workflow)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     linux = workflow.read_text().split("macos:")[0]
-    targets = re.findall(r"^ *(make [a-z-]+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
-    assert re.findall(r"- run: (make [a-z-]+)", linux) == targets
+    targets = re.findall(r"^(make .+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    assert re.findall(r"- run: (make .+)", linux) == targets
