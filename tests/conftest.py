@@ -98,7 +98,9 @@ def manifest_folder(
             samples = np.stack([1.5 * samples, 0.5 * samples], axis=1)
         name = f"audio/{seed}.{suffix}"
         soundfile.write(folder / name, samples, sample_rate)
-        rows.append({"file": name, "valence": 1 + 0.5 * seed, "speaker": f"S{seed // 2}", "language": "none"})
+        rows.append(
+            {"file": name, "valence": 1 + 0.5 * seed, "speaker": f"S{seed // 2}", "language": "sines"}
+        )
     write_table(folder / "labels.csv", rows)
     return folder
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import pickle
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ import torch
 from toy import FEATURES, Given, make_training_data, tone
 
 import valence_lib
-from valence_lib.__main__ import main, parse_budget, parse_range
+from valence_lib.__main__ import _parser, _with_joined_ranges, main, parse_budget, parse_range
 from valence_lib.errors import SettingsError
 from valence_lib.features import encoders
 from valence_lib.features.encoders import EncoderInfo
@@ -79,8 +80,9 @@ def test_a_folder_is_predicted_file_by_file_and_a_bad_one_is_named(run, clips, c
     assert [line.split(",")[0] for line in lines[1:]] == [str(path) for path in paths]
     found = _rows(out)
     assert status == 1
-    assert found["d.wav"].startswith("error: unreadable: 'd.wav' cannot be decoded")
-    assert err.startswith(f"valence: {clips / 'd.wav'}: unreadable")
+    assert found["d.wav"].startswith("error: unreadable: 'd.wav' cannot be decoded: it is a text file")
+    assert err.splitlines()[0] == "valence: not predicted: 1 .txt."
+    assert err.splitlines()[1].startswith(f"valence: {clips / 'd.wav'}: unreadable")
     assert float(found["a.wav"]) < float(found["b.flac"]) < float(found["c.pkl"])
     loaded = load_run(run)
     for file, name in (("a.wav", "a"), ("c.pkl", "c")):
@@ -115,6 +117,89 @@ def test_output_goes_to_the_named_file_alone(run, clips, capsys, tmp_path):
     assert (status, out) == (1, "")
     assert destination.read_bytes().decode() == printed
     assert [entry.name for entry in destination.parent.iterdir()] == ["predicted.csv"]
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "message"),
+    [
+        ("--output", "", "this is a folder or a device"),
+        ("--plot", "folder.png", "this is a folder or a device"),
+        ("--output", "a.wav", "this is one of the files to predict"),
+        ("--output", "a.wav/x.csv", "a.wav' is no folder"),
+        ("--output", "x" * 250 + ".csv", "File name too long"),
+        ("--plot", "curve", "expected a file that ends in .png, .pdf, .svg"),
+        ("--plot", "curve.jpg", "expected a file that ends in .png, .pdf, .svg"),
+    ],
+)
+def test_a_destination_is_checked_before_the_work(option, name, message, clips, capsys):
+    (clips / "folder.png").mkdir()
+    before = (clips / "a.wav").read_bytes()
+    # The run does not exist either: it has not been looked for.
+    asked = ["--window", "1", option, clips / name]
+    status, out, err = _predict(capsys, "no run", clips / "a.wav", *asked)
+    assert (status, out) == (2, "")
+    assert option in err
+    assert message in err
+    assert (clips / "a.wav").read_bytes() == before
+
+
+def test_a_folder_without_permission_is_no_destination(clips, capsys, monkeypatch):
+    def touch(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", touch)
+    status, _, err = _predict(capsys, "no run", clips / "a.wav", "--output", clips / "x.csv")
+    assert status == 2
+    assert f"--output '{clips / 'x.csv'}' cannot be written: Permission denied; give another place." in err
+
+
+def test_a_name_that_looks_like_a_formula_leads_to_its_file(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["=1+2.wav", "@a.wav", "+b.wav", "a=b.wav"]
+    for name in names:
+        soundfile.write(name, TONES["a"], 8000)
+    status, out, _ = _predict(capsys, run, *names)
+    assert status == 0
+    written = [row[0] for row in csv.reader(io.StringIO(out))][1:]
+    assert written == ["./=1+2.wav", "./@a.wav", "./+b.wav", "a=b.wav"]
+    assert all(Path(path).is_file() for path in written)
+
+
+def test_control_characters_of_a_name_reach_the_csv_and_not_the_terminal(run, tmp_path, capsys):
+    (tmp_path / "a\x1b[31m\nb.wav").write_bytes(b"")
+    status, out, err = _predict(capsys, run, tmp_path)
+    assert status == 1
+    assert list(csv.reader(io.StringIO(out)))[1][0] == f"{tmp_path}/a\x1b[31m\nb.wav"
+    assert len(err.splitlines()) == 1
+    assert r"/a\x1b[31m\nb.wav: unreadable" in err
+
+
+def test_an_ascii_terminal_shows_any_name(run, tmp_path):
+    """A name that is not ASCII, one that is not UTF-8, and an error with each."""
+    folder = tmp_path / "f\xfc"
+    folder.mkdir()
+    for name in ("ü 文.wav", os.fsdecode(b"gl\xfcck.wav")):
+        with (folder / name).open("wb") as file:
+            soundfile.write(file, TONES["a"], 8000, format="WAV")
+        (folder / f"bad {name}").write_bytes(b"")
+    environment = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    predict = [sys.executable, "-m", "valence_lib", "predict", str(folder), "--run", str(run)]
+    for output in ([], ["--output", str(tmp_path / "out.csv")]):
+        done = subprocess.run(
+            [*predict, *output], capture_output=True, env=environment, cwd=Path(__file__).parents[1]
+        )
+        assert done.returncode == 1
+        errors = done.stderr.decode("ascii").splitlines()
+        assert [line.startswith("valence: ") for line in errors] == [True, True]
+        assert r"bad \xfc \u6587.wav: unreadable" in errors[1]
+        assert r"bad gl\xfcck.wav: unreadable" in errors[0]
+    assert len(list(csv.reader((tmp_path / "out.csv").open(encoding="utf-8")))) == 5
+    assert "f\xfc/ü 文.wav" in (tmp_path / "out.csv").read_text(encoding="utf-8")
+    corpus = [sys.executable, "-m", "valence_lib", "check", str(folder)]
+    done = subprocess.run(corpus, capture_output=True, env=environment, cwd=Path(__file__).parents[1])
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"valence: ")
+    assert b"Traceback" not in done.stderr
 
 
 def test_where_no_file_can_be_used_every_row_has_the_reason(run, clips, capsys):
@@ -211,6 +296,18 @@ def test_a_curve_has_a_row_a_window_and_a_picture(run, tmp_path, capsys):
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_curve_without_any_value_is_an_error_and_no_picture(run, tmp_path, capsys):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(40_000), 8000)
+    plot = tmp_path / "curve.png"
+    status, out, err = _predict(capsys, run, tmp_path / "silent.wav", "--window", 2, "--plot", plot)
+    assert status == 1
+    assert (
+        err == f"valence: {tmp_path}/silent.wav: silent: none of the 4 windows has a valence (silent: 4).\n"
+    )
+    assert list(csv.reader(io.StringIO(out)))[-1][3].startswith("error: silent: none of the 4 windows")
+    assert not plot.exists()
+
+
 def test_a_recording_that_cannot_be_used_has_one_row_in_the_curve(run, clips, capsys):
     status, out, err = _predict(capsys, run, clips / "d.wav", clips / "a.wav", "--window", "4")
     first, second = list(csv.reader(io.StringIO(out)))[1:]
@@ -260,7 +357,7 @@ def test_wrong_arguments_of_predict_are_refused_before_torch_is_imported():
 def test_predict_refuses_a_folder_without_clips_and_one_without_a_run(run, tmp_path, capsys):
     status, out, err = _predict(capsys, run, tmp_path)
     assert (status, out) == (1, "")
-    assert f"the folder '{tmp_path}' holds no audio file and no pickle; expected .aif, .aiff, .au, .fl" in err
+    assert f"the folder '{tmp_path}' holds no audio file and no pickle; expected files such as .wav" in err
     status, out, err = _predict(capsys, tmp_path / "nothing", tmp_path)
     assert (status, out) == (1, "")
     assert "is not a run that can be used" in err
@@ -325,12 +422,39 @@ def test_check_describes_a_corpus(tmp_path, capsys):
 
 def test_check_takes_the_scale(tmp_path, capsys):
     corpus = str(_manifest(tmp_path / "tones"))
-    assert main(["check", corpus, "--range", "2,4"]) == 0
-    assert "quarantine label out of range: 2" in capsys.readouterr().out
-    assert main(["check", corpus, "--range=-1,2"]) == 0
-    assert "quarantine label out of range: 2" in capsys.readouterr().out
-    assert main(["check", corpus, "--range", "10,20"]) == 1
-    assert "none can be used (label out of range: 3, unreadable: 1)" in capsys.readouterr().err
+    for given in (["--range", "-1,5"], ["--range=-1,5"], ["--range", "-.5,5"], ["--range", "0,5"]):
+        assert main(["check", corpus, *given]) == 0
+        assert "4 clips, 3 taken" in capsys.readouterr().out
+    assert main(["check", corpus, "--range", "-1,2"]) == 1
+    assert "2 of 3 ratings of 'tones' are not between -1 and 2" in capsys.readouterr().err
+
+
+def test_check_prints_what_was_detected_and_takes_names_of_columns(manifest_folder, capsys):
+    table = (manifest_folder / "labels.csv").read_text().replace(",", ";").replace("valence", "EmoVal")
+    (manifest_folder / "labels.csv").write_text(
+        table.replace(".5;S", ",5;S").replace(".0;S", ",0;S"), encoding="utf-16"
+    )
+    assert main(["check", str(manifest_folder)]) == 1
+    assert "Did you mean COLUMNS=valence=EmoVal?" in capsys.readouterr().err
+    assert main(["check", str(manifest_folder), "--columns", "valence=EmoVal", "--range", "auto"]) == 0
+    printed = capsys.readouterr().out
+    assert "read as    CSV in UTF-16, separated by semicolons, with the columns valence=EmoVal" in printed
+    assert "valence    1 to 3.5, mean 2.250" in printed
+    # Notes precede an error.
+    assert main(["check", str(manifest_folder), "--columns", "valence=EmoVal", "--range", "2,5"]) == 1
+    printed = capsys.readouterr().err
+    assert "was read as CSV in UTF-16" in printed
+    assert "2 of 6 ratings of 'spoken' are not between 2 and 5" in printed
+    assert "such as RANGE=1,4, or RANGE=auto" in printed
+
+
+@pytest.mark.parametrize("command", [["predict", "x.wav", "--run", "y"], ["report"], ["sweep"], ["plan"]])
+def test_every_command_takes_a_range_below_zero(command):
+    arguments = [*command, "--range", "-1,1"]
+    assert _parser().parse_args(_with_joined_ranges(arguments)).range == "-1,1"
+    # Other options may follow a range that is forgotten.
+    with pytest.raises(SystemExit):
+        main([*command, "--range", "--jobs"])
 
 
 @pytest.mark.parametrize(

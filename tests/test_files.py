@@ -238,3 +238,15 @@ def test_sockets_find_a_place_whatever_the_temporary_folder(tmp_path: Path, monk
     monkeypatch.setattr(files, "gettempdir", lambda: str(long))
     with files.temporary_folder() as folder:
         assert len(folder) < 60
+
+
+def test_names_that_are_not_utf_8_are_digested_and_noted(tmp_path: Path):
+    strange = tmp_path / os.fsdecode(b"gl\xfcck.wav")
+    strange.write_bytes(b"1")
+    notes = tmp_path / "notes.json"
+    digest = digest_of_files([strange], tmp_path, notes)
+    assert "\\udcfc" in notes.read_text(encoding="utf-8")
+    assert list(json.loads(notes.read_text(encoding="utf-8"))) == [strange.name]
+    assert digest_of_files([strange], tmp_path, notes) == digest
+    strange.write_bytes(b"2")
+    assert digest_of_files([strange], tmp_path, notes) != digest

@@ -241,7 +241,8 @@ ENVIRONMENTS = [environment(system, python) for system in ("Linux", "Darwin") fo
 def needed_in(environment):
     """The packages that the project needs, by the metadata of those that are installed here."""
     groups = PROJECT["optional-dependencies"]
-    waiting = [Requirement(text) for text in PROJECT["dependencies"] + groups["develop"] + groups["encoders"]]
+    locked_groups = [text for name in ("develop", "encoders", "av") for text in groups[name]]
+    waiting = [Requirement(text) for text in PROJECT["dependencies"] + locked_groups]
     found = {}
     while waiting:
         requirement = waiting.pop()
@@ -287,6 +288,7 @@ def test_the_lock_file_is_what_is_installed_and_within_the_ranges_of_the_project
 def test_every_dependency_is_imported_or_run():
     """A package that nothing names any more is not installed."""
     run_by_name = {"jupyter", "jupyterlab", "ipykernel", "snakemake", "snakemake-executor-plugin-slurm"}
+    run_by_name |= {"openpyxl"}  # by pandas
     modules = {"scikit-learn": "sklearn", "pyyaml": "yaml", "pypandoc-binary": "pypandoc"}
     code = "\n".join(path.read_text() for path in (ROOT / "valence_lib").rglob("*.py"))
     names = {Requirement(text).name for text in PROJECT["dependencies"]} - run_by_name

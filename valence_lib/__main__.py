@@ -4,32 +4,38 @@ Heavy libraries are imported by the command that needs them, so that `valence --
 """
 
 import argparse
-import csv
+import io
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valence_lib import __version__
-from valence_lib.errors import SettingsError, ValenceError, disk_advice
+from valence_lib.errors import CorpusError, SettingsError, ValenceError, disk_advice
 
 if TYPE_CHECKING:
-    from valence_lib.workflow.jobs import Request
+    from valence_lib.workflow.request import Request
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status: 0 success, 1 failure of all or a part, 2 wrong arguments."""
-    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal may lack the characters of a name. The streams of a forked job have become pipes.
+        with suppress(OSError):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+    options = _parser().parse_args(_with_joined_ranges(sys.argv[1:] if arguments is None else arguments))
     try:
         return options.command(options)
     except SettingsError as error:
-        print(f"valence: {error}", file=sys.stderr)
+        print(f"valence: {_printable(str(error))}", file=sys.stderr)
         return 2
     except ValenceError as error:
-        print(f"valence: {error}", file=sys.stderr)
+        print(f"valence: {_printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("valence: stopped; finished work is kept, and the same command resumes.", file=sys.stderr)
@@ -46,6 +52,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _with_joined_ranges(arguments: Sequence[str]) -> list[str]:
+    """The arguments with "--range -1,1" as "--range=-1,1", since argparse takes "-1,1" for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--range" and argument[:1] == "-" and argument[1:2] in "0123456789.":
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _printable(text: str) -> str:
+    """Text for a terminal: its lines, with escapes for control characters."""
+    from valence_lib.corpora.file_kinds import printable
+
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="valence", description="Predict how positive or negative a speaker sounds."
@@ -56,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check", help="read a corpus and print what is in it, without training anything"
     )
-    check.add_argument("corpus", help="demo, a course folder, one pickle, a manifest or its folder")
-    check.add_argument("--range", default="1,5", metavar="LOW,HIGH", help="the rating scale (default: 1,5)")
+    check.add_argument("corpus", help="demo, a course folder, one pickle, a table of labels or its folder")
+    _add_reading(check)
     check.set_defaults(command=_check)
 
     predict = commands.add_parser(
@@ -202,9 +226,25 @@ def _add_corpus(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="first random seed, also of the split (default: 0)"
     )
     parser.add_argument("--epochs", type=int, default=20, help="of each training (default: 20)")
-    parser.add_argument("--range", default="1,5", metavar="LOW,HIGH", help="the rating scale (default: 1,5)")
+    _add_reading(parser)
     parser.add_argument(
         "--clips-per-speaker", type=int, default=0, metavar="N", help="a smaller corpus; 0 takes all"
+    )
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a corpus is to be read."""
+    parser.add_argument(
+        "--range",
+        default="1,5",
+        metavar="LOW,HIGH",
+        help="the rating scale; auto takes the lowest and the highest rating (default: 1,5)",
+    )
+    parser.add_argument(
+        "--columns",
+        default="",
+        metavar="MEANING=NAME,...",
+        help="the table's names of columns, as in valence=EmoVal,speaker=who (default: the usual names)",
     )
 
 
@@ -241,10 +281,17 @@ def parse_budget(text: str) -> tuple[int, float]:
 
 
 def _check(options: argparse.Namespace) -> int:
-    low, high = parse_range(options.range)
-    from valence_lib.preprocess.inspection import check_corpus
+    given = None if options.range == "auto" else parse_range(options.range)
+    from valence_lib.corpora.sources import open_corpus
+    from valence_lib.preprocess.inspection import check_corpus, observed_range
 
-    print(check_corpus(options.corpus, low, high))
+    corpus = open_corpus(options.corpus, columns=options.columns)
+    try:
+        print(_printable(check_corpus(corpus, *(given or observed_range(corpus)))))
+    except CorpusError:
+        for line in (corpus.form and f"The corpus was read as {corpus.form}.", *corpus.notes):
+            print(_printable(line), file=sys.stderr)
+        raise
     return 0
 
 
@@ -252,9 +299,30 @@ def _predict(options: argparse.Namespace) -> int:
     if options.window is None and (options.hop is not None or options.plot):
         raise SettingsError("--hop or --plot was given without --window; add --window SECONDS, such as 4.")
     low, high = parse_range(options.range)
+    from valence_lib.report.prediction_files import (
+        PICTURE_SUFFIXES,
+        check_destination,
+        draw_curve,
+        write_csv,
+    )
+
+    if options.plot and options.plot.suffix.lower() not in PICTURE_SUFFIXES:
+        endings = ", ".join(PICTURE_SUFFIXES)
+        raise SettingsError(
+            f"--plot {str(options.plot)!r} was given; expected a file that ends in {endings}."
+        )
+    for option, path in (("--output", options.output), ("--plot", options.plot)):
+        if path is not None:
+            check_destination(option, path, options.files)
     # Imported after the checks, so that wrong arguments are reported at once.
     from valence_lib.files import atomic_write
-    from valence_lib.training.predicting import Prediction, list_files, predict_files, predict_windows
+    from valence_lib.training.predicting import (
+        Prediction,
+        list_counts,
+        list_files,
+        predict_files,
+        predict_windows,
+    )
     from valence_lib.training.runs import load_run
 
     run = load_run(options.run)
@@ -263,14 +331,15 @@ def _predict(options: argparse.Namespace) -> int:
         from valence_lib.evaluation.calibration import half_width_of_run  # imports pandas
 
         half_width = half_width_of_run(options.run, options.interval / 100)
-    files = list_files(options.files)
+    passed_over: Counter[str] = Counter()
+    files = list_files(options.files, passed_over)
+    if passed_over:
+        print(f"valence: not predicted: {_printable(list_counts(passed_over))}.", file=sys.stderr)
     if options.plot and len(files) > 1:
         raise SettingsError(f"--plot draws one recording, but {len(files)} files were given; give one.")
-    columns: tuple[str, ...]
     if options.window is None:
-        columns, predictions = ("file", "valence"), predict_files(files, run)
+        predictions = predict_files(files, run)
     else:
-        columns = ("file", "start_seconds", "end_seconds", "valence")
         hop = 1.0 if options.hop is None else options.hop
         predictions = predict_windows(files, run, options.window, hop)
     n_errors = 0
@@ -280,33 +349,15 @@ def _predict(options: argparse.Namespace) -> int:
         if options.output:
             path = stack.enter_context(atomic_write(options.output))
             file = stack.enter_context(path.open("w", encoding="utf-8", newline=""))
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*columns, *(() if half_width is None else ("low", "high"))])
-        for prediction in predictions:
-            outcome = "" if prediction.valence is None else f"{prediction.valence:.4f}"
+        for prediction in write_csv(predictions, file, options.window is not None, half_width):
             if prediction.error is not None:
                 n_errors += 1
-                message = f"{prediction.error.reason}: {prediction.error}"
-                outcome = f"error: {message}"
-                print(f"valence: {prediction.file}: {message}", file=sys.stderr)
+                line = f"{prediction.file}: {prediction.error.reason}: {prediction.error}"
+                print("valence:", _printable(line.replace("\n", "\\n")), file=sys.stderr)
             elif options.plot:
                 curve.append(prediction)
-            times = (prediction.start_seconds, prediction.end_seconds)
-            seconds = ["" if time is None else f"{time:.3f}" for time in times]
-            bounds: list[str] = []
-            if half_width is not None:
-                value = prediction.valence
-                bounds = (
-                    ["", ""] if value is None else [f"{value - half_width:.4f}", f"{value + half_width:.4f}"]
-                )
-            writer.writerow([prediction.file, *(seconds if len(columns) == 4 else ()), outcome, *bounds])
-    if options.plot and curve:
-        from valence_lib.report.figures.errors import plot_valence_curve
-
-        starts, ends = ([getattr(row, name) for row in curve] for name in ("start_seconds", "end_seconds"))
-        values = [math.nan if row.valence is None else row.valence for row in curve]
-        with atomic_write(options.plot) as path:
-            plot_valence_curve(starts, ends, values, low, high).savefig(path)
+    if any(row.valence is not None for row in curve):
+        draw_curve(curve, options.plot, low, high)
     return 1 if n_errors else 0
 
 
@@ -328,13 +379,19 @@ def _render(options: argparse.Namespace) -> int:
 
 def _request(options: argparse.Namespace) -> "Request":
     from valence_lib.corpora.sources import open_corpus
-    from valence_lib.workflow.jobs import Request, default_name, load_best
+    from valence_lib.workflow.request import Request, default_name, load_best
 
     # `Request` has the defaults of what a command has no option for.
     given = {name: value for name, value in vars(options).items() if name in Request.__dataclass_fields__}
     given["name"] = options.name or default_name(options.corpus)
-    given["valence_low"], given["valence_high"] = parse_range(options.range)
-    given["names_speakers"] = open_corpus(options.corpus).names_speakers
+    scale = None if options.range == "auto" else parse_range(options.range)
+    corpus = open_corpus(options.corpus, columns=options.columns)
+    if scale is None:
+        from valence_lib.preprocess.inspection import observed_range
+
+        scale = observed_range(corpus)
+    given["valence_low"], given["valence_high"] = scale
+    given["names_speakers"] = corpus.names_speakers
     if getattr(options, "tuned", False):
         given["best"] = load_best(given["name"])
     if given.get("encoder"):

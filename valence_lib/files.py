@@ -84,7 +84,8 @@ def write_json(destination: Path, content: Any) -> None:
     """Content as indented JSON, written whole; NaN is refused, since JSON has none."""
     with atomic_write(destination) as path:
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        # Lone surrogates, as in names that are not UTF-8, become JSON's own escapes.
+        path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def digest_of(path: Path) -> str:
@@ -118,4 +119,4 @@ def digest_of_files(paths: Iterable[Path], folder: Path, notes: Path | None = No
     if notes and noted != known:
         write_json(notes, noted)
     text = "\n".join(f"{name} {digest}" for name, (_, digest) in sorted(noted.items()))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

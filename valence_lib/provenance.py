@@ -24,7 +24,7 @@ _NOT_BY_SOURCE = ("valence_lib.registry", "valence_lib.provenance")
 _DISTRIBUTIONS = (
     *("torch", "numpy", "scipy", "numba", "librosa", "soundfile", "soxr", "pandas", "scikit-learn"),
     *("matplotlib", "seaborn", "pillow", "safetensors", "papermill", "ipykernel", "nbformat", "nbconvert"),
-    *("pypandoc-binary", "typst", "optuna", "transformers"),
+    *("pypandoc-binary", "typst", "optuna", "transformers", "av", "pyarrow", "openpyxl", "anyascii"),
 )
 
 

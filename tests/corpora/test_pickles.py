@@ -1,5 +1,6 @@
 """`read_course_pickle` against what Python and numpy write themselves, and against files made to do harm."""
 
+import math
 import os
 import pickle
 import pickletools
@@ -78,11 +79,13 @@ def test_every_kind_of_number_is_a_valence(tmp_path: Path, protocol: int):
     ("valence", "problem"),
     [
         ("x", "not a number: str 'x'"),
-        (None, "not a number: None"),
         (True, "not a number: True"),
         (np.True_, "not a number: True"),
         (10**400, "not a number: an int of 1329 bits"),
-        ([3.0], "not a number: a list of 1 items"),
+        ([3.0, 4.0], "not a number: a list of 2 items"),
+        ("3,5", "not a number: str '3,5'"),
+        ("1_0", "not a number: str '1_0'"),
+        ("inf", "not a number: str 'inf'"),
         (np.ones(2), "not a number: an array of dtype float64 and shape (2,)"),
         (np.str_("3"), "not a number: an array of dtype <U1 and shape ()"),
         (np.complex64(3), "not a number: an array of dtype complex64 and shape ()"),
@@ -92,6 +95,28 @@ def test_what_is_no_number_is_named(tmp_path: Path, valence: object, problem: st
     content = pickle.dumps({"audio_data": [0.5, 1], "valence": valence})
     (clip,) = read(tmp_path, content)
     assert (clip.valence, clip.valence_problem) == (None, problem)
+
+
+@pytest.mark.parametrize("text", ["3.5", " 3.5\n", "+3.5", "35e-1", "3.50"])
+def test_a_number_as_text_or_in_a_list_is_a_valence(tmp_path: Path, text: str):
+    for valence in (text, [text], [3.5]):
+        (clip,) = read(tmp_path, pickle.dumps({"audio_data": [0.5, 1], "valence": valence}))
+        assert (clip.valence, clip.valence_problem) == (3.5, None)
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [None, math.nan, np.float32("nan"), np.array(np.nan), "", " ", "NA", "n/a", "nan", "None", "null"],
+)
+def test_what_marks_a_missing_valence_is_no_problem(tmp_path: Path, missing: object):
+    column = {"audio_data": ROWS, "valence": [1, missing, 3]}
+    for content in (
+        column,
+        [{"audio_data": row, "valence": v} for row, v in zip(*column.values(), strict=True)],
+    ):
+        clips = read(tmp_path, pickle.dumps(content))
+        assert [clip.valence for clip in clips] == [1, None, 3]
+        assert {clip.valence_problem for clip in clips} == {None}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -138,6 +163,9 @@ def test_many_clips_in_one_pickle(tmp_path: Path, kind: str, protocol: int):
         np.testing.assert_array_equal(clip.audio, row)
 
 
+NO_AUDIO = "not 1-D real numbers, or 2-D with up to 8 channels"
+
+
 def test_one_bad_entry_does_not_lose_the_others(tmp_path: Path):
     entries = [
         {"audio_data": np.ones(3), "valence": 1},
@@ -146,7 +174,7 @@ def test_one_bad_entry_does_not_lose_the_others(tmp_path: Path):
         {"audio_data": "x", "valence": 2},
         {"audio_data": np.array([True, False])},
         {"audio_data": np.array(["a"])},
-        {"audio_data": np.ones((2, 3))},
+        {"audio_data": np.ones((9, 10))},
         {"audio_data": [1.0, None]},
         {"audio_data": [2**70]},
         {"audio_data": [0.5], "valence": 5},
@@ -156,10 +184,10 @@ def test_one_bad_entry_does_not_lose_the_others(tmp_path: Path):
         None,
         "expected a dict with 'audio_data', not a dict with the keys valence",
         "expected a dict with 'audio_data', not str 'nonsense'",
-        "'audio_data' is str 'x', not 1-D real numbers",
-        "'audio_data' is an array of dtype bool and shape (2,), not 1-D real numbers",
-        "'audio_data' is an array of dtype <U1 and shape (1,), not 1-D real numbers",
-        "'audio_data' is an array of dtype float64 and shape (2, 3), not 1-D real numbers",
+        f"'audio_data' is str 'x', {NO_AUDIO}",
+        f"'audio_data' is an array of dtype bool and shape (2,), {NO_AUDIO}",
+        f"'audio_data' is an array of dtype <U1 and shape (1,), {NO_AUDIO}",
+        f"'audio_data' is an array of dtype float64 and shape (9, 10), {NO_AUDIO}",
         "'audio_data' is a list of 2 items, among them None",
         "'audio_data' is a list of 1 items, one of them too large for 64 bits",
         None,
@@ -178,8 +206,13 @@ def test_one_bad_entry_does_not_lose_the_others(tmp_path: Path):
         ({"audio": [1]}, "a dict with the keys audio"),
         ({0: {"audio_data": [1]}}, "key is 0"),
         ({"audio_data": None}, "'audio_data' is None"),
-        ({"audio_data": np.ones((16, 1)), "valence": 3}, r"shape \(16, 1\).*samples by channels"),
-        ({"audio_data": np.ones((2, 9)), "valence": 3}, "2 clips as 'audio_data' and 3 as 'valence'"),
+        ({"audio_data": np.ones((9, 10)), "valence": 3}, "9 clips as 'audio_data' and 3 as 'valence'"),
+        ({"audio_data": [objects([0.5], [0.5, 1.0])], "valence": 3}, "a list of 1 items, among them a list"),
+        ({"audio_data": [[1, 2], [3]], "valence": 3}, "2 clips as 'audio_data' and 3 as 'valence'"),
+        (
+            {"audio_data": ROWS, "valence": [1, 2, 3], "sr": [8000, 8000]},
+            "3 clips as 'audio_data' and a list of 2 items as 'sr'",
+        ),
         ([{}, *range(10_001)], "10001 of 10002 clips without audio: .*not 9999"),
         (
             {"audio_data": ROWS, "valence": [1, 2]},
@@ -195,6 +228,116 @@ def test_harmless_but_no_clips(tmp_path: Path, content: object, found: str):
     assert "00001.pkl" in str(caught.value)
 
 
+# Channels and sample rates
+
+LEFT, RIGHT = np.arange(20, dtype="f4"), np.arange(20, dtype="f4") + 100
+STEREO = np.stack([LEFT, RIGHT], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("audio", "expected"),
+    [
+        (LEFT[None], LEFT),
+        (LEFT[:, None], LEFT),
+        (LEFT[None, None], LEFT),
+        ([LEFT], LEFT),
+        ([LEFT.tolist()], LEFT),
+        (STEREO, STEREO),
+        (STEREO.T, STEREO),
+        (STEREO.T[None], STEREO),
+        (STEREO.tolist(), STEREO),
+        (STEREO.T.tolist(), STEREO),
+        ([LEFT, RIGHT], STEREO),
+        (np.stack([LEFT] * 6), np.stack([LEFT] * 6, axis=1)),
+        (np.empty((2, 0), "f4"), LEFT[:0]),
+    ],
+    ids=lambda value: f"{type(value).__name__} {np.shape(value)}",
+)
+@pytest.mark.parametrize("valence", [3, [3.0], np.array([3]), "3", None])
+def test_audio_with_one_valence_is_one_clip(
+    tmp_path: Path, audio: object, expected: np.ndarray, valence: object
+):
+    for content in ({"audio_data": audio, "valence": valence}, [{"audio_data": audio, "valence": valence}]):
+        (clip,) = read(tmp_path, pickle.dumps(content))
+        np.testing.assert_array_equal(clip.audio, expected)
+        assert (clip.valence, clip.audio_problem, clip.valence_problem) == (valence and 3.0, None, None)
+        assert not clip.audio.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("audio", "shapes"),
+    [
+        (STEREO.T, [(20, 2)]),
+        (STEREO, [(20, 2)]),
+        (LEFT[None], [(20,)]),
+        (np.stack([LEFT] * 3), [(20,)] * 3),
+        ([LEFT, RIGHT], [(20,)] * 2),
+        (np.stack([STEREO] * 3), [(20, 2)] * 3),
+        (np.stack([STEREO.T] * 3), [(20, 2)] * 3),
+    ],
+    ids=lambda value: f"{type(value).__name__} {np.shape(value)}",
+)
+def test_audio_without_a_valence_is_split_by_its_shape(tmp_path: Path, audio: object, shapes: list):
+    clips = read(tmp_path, pickle.dumps({"audio_data": audio}))
+    assert [clip.audio.shape for clip in clips] == shapes
+
+
+def test_as_many_valences_as_rows_are_as_many_clips(tmp_path: Path):
+    for audio in (STEREO.T, STEREO.T.tolist(), STEREO.T[:, None], [LEFT, RIGHT]):
+        clips = read(tmp_path, pickle.dumps({"audio_data": audio, "valence": [1, 2]}))
+        assert [clip.valence for clip in clips] == [1, 2]
+        for clip, row in zip(clips, (LEFT, RIGHT), strict=True):
+            np.testing.assert_array_equal(clip.audio, row)
+
+
+@pytest.mark.parametrize("rate", [16000, 16000.0, np.int64(16000), np.float32(16000), "16000", [16000]])
+@pytest.mark.parametrize("key", ["sampling_rate", "sample_rate", "samplerate", "sr", "fs"])
+def test_a_sample_rate_is_read(tmp_path: Path, key: str, rate: object):
+    (clip,) = read(tmp_path, pickle.dumps({"audio_data": LEFT, "valence": 1, key: rate, "sr": 16000}))
+    assert clip.sample_rate == 16000
+    assert type(clip.sample_rate) is int
+
+
+def test_a_column_of_sample_rates_or_one_for_all(tmp_path: Path):
+    column = {"audio_data": ROWS, "valence": [1, 2, 3], "sr": [8000, None, 44100]}
+    clips = read(tmp_path, pickle.dumps(column))
+    assert [clip.sample_rate for clip in clips] == [8000, None, 44100]
+    clips = read(tmp_path, pickle.dumps(column | {"sr": np.array([8000, 16000, 44100])}))
+    assert [clip.sample_rate for clip in clips] == [8000, 16000, 44100]
+    clips = read(tmp_path, pickle.dumps(column | {"sr": 22050}))
+    assert [clip.sample_rate for clip in clips] == [22050] * 3
+    # The same audio at two rates is two clips.
+    clips = read(tmp_path, pickle.dumps([{"audio_data": LEFT, "sr": rate} for rate in (8000, 16000)]))
+    assert [clip.sample_rate for clip in clips] == [8000, 16000]
+
+
+@pytest.mark.parametrize(
+    ("rates", "given"),
+    [
+        ({"sr": 16}, "16 Hz"),
+        ({"sr": 0}, "0 Hz"),
+        ({"sr": -8000}, "-8000 Hz"),
+        ({"sr": 8000.5}, "8000.5 Hz"),
+        ({"sr": math.inf}, "inf Hz"),
+        ({"sr": 10**12}, "1e+12 Hz"),
+        ({"sr": 8000, "sample_rate": 16000}, "8000 and 16000 Hz"),
+    ],
+    ids=str,
+)
+def test_an_impossible_sample_rate_or_two_are_refused(tmp_path: Path, rates: dict, given: str):
+    message = f"stored with the sample rate {given}; expected one whole number from 1000 to 1000000 Hz"
+    good, bad = {"audio_data": LEFT, "valence": 1}, {"audio_data": LEFT, "valence": 1} | rates
+    with pytest.raises(ClipError, match=re.escape(message)):
+        read(tmp_path, pickle.dumps(bad))
+    clips = read(tmp_path, pickle.dumps([good, bad]))
+    assert [clip.audio_problem for clip in clips] == [None, message]
+
+
+def test_a_sample_rate_that_is_no_number_is_named(tmp_path: Path):
+    with pytest.raises(ClipError, match="not a number: str 'fast'"):
+        read(tmp_path, pickle.dumps({"audio_data": LEFT, "sr": "fast"}))
+
+
 def test_references_are_shared_and_not_copied(tmp_path: Path):
     audio = np.zeros(250_000, dtype="f4")
     clip = {"audio_data": audio, "valence": 1.0}
@@ -207,6 +350,27 @@ def test_references_are_shared_and_not_copied(tmp_path: Path):
         clips = read(tmp_path, pickle.dumps(content))
         assert len(clips) == 100_000
         assert np.shares_memory(clips[0].audio, clips[-1].audio)
+
+
+def test_deeply_nested_audio_is_no_audio(tmp_path: Path):
+    for depth in (3, 9000):
+        content = (
+            b"\x80\x04}("
+            + text("audio_data")
+            + b"]" * depth
+            + b"a" * (depth - 1)
+            + text("valence")
+            + b"K\3u."
+        )
+        with pytest.raises(ClipError, match="'audio_data' is a list of 1 items, among them a list"):
+            read(tmp_path, content)
+
+
+def test_a_name_that_is_not_utf_8_is_read_and_named(tmp_path: Path):
+    name = os.fsdecode(b"kl\xe4nge.pkl")
+    assert len(read(tmp_path, pickle.dumps({"audio_data": [0.5]}), name)) == 1
+    with pytest.raises(ClipError, match=r"^kl\\xe4nge\.pkl is empty"):
+        read(tmp_path, b"", name)
 
 
 def test_absent_file_is_a_clip_error(tmp_path: Path):
@@ -445,7 +609,11 @@ BY_REASON: dict[str, dict[str, tuple[bytes, str]]] = {
         "absent memo index": (b"\x80\x02h\x07.", "object 7"),
         "a mark left over": (b"(].", "mark"),
         "two results": (b"]].", "not a readable pickle"),
-        "empty file": (b"", "begins with b''"),
+        "empty file": (b"", "evil.pkl is empty (0 bytes); expected a pickle"),
+        "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        "an HTML page": (b"<!DOCTYPE html><html>", "is an HTML page"),
+        "what macOS leaves": (b"\0\5\x16\7\0\2\0\0Mac OS X", "an AppleDouble file"),
+        "a gzip archive": (b"\x1f\x8b\x08", "a gzip archive (unpack it first)"),
         "a WAV file": (b"RIFF\x24\x08\x00\x00WAVEfmt ", "begins with b'RIFF"),
         "a text file": (b"version https://git-lfs", "begins with b'version"),
     },

@@ -13,7 +13,7 @@ from valence_lib.preprocess.splits import OUT_OF_FOLD, make_splits
 from valence_lib.registry import Model
 from valence_lib.training.experiments import predict_held_out, run_experiment
 from valence_lib.training.runs import load_run
-from valence_lib.workflow.jobs import Request
+from valence_lib.workflow.request import Request
 
 
 class MeanPool(ValenceModel):

@@ -22,7 +22,13 @@ from toy import Voice
 from valence_lib.corpora.sources import Clip, Corpus, CourseFolder, open_corpus
 from valence_lib.errors import CorpusError, WorkerError
 from valence_lib.preprocess import parallel as chunks_module
-from valence_lib.preprocess.inspection import Inspection, inspect_corpus, summarise
+from valence_lib.preprocess.inspection import (
+    Inspection,
+    check_labels,
+    inspect_corpus,
+    observed_range,
+    summarise,
+)
 from valence_lib.settings import CorpusSettings, FeatureSettings
 
 QUARANTINE_COLUMNS = ["index", "id", "subset", "reason", "message", "twin"]
@@ -59,11 +65,11 @@ def bad_course(course_folder: Path, voice: Voice, write_pickle: Callable) -> tup
         ("wrong type", {"valence": 3}),
         ("wrong type", "text alone"),
         ("label missing", {"audio_data": voiced}),
-        ("label out of range", {"audio_data": voiced, "valence": 5.01}),
-        ("label out of range", {"audio_data": voiced, "valence": -1}),
-        ("label not a number", {"audio_data": voiced, "valence": "3"}),
-        ("label not a number", {"audio_data": voiced, "valence": None}),
-        ("label not a number", {"audio_data": voiced, "valence": math.nan}),
+        ("label not a number", {"audio_data": voiced, "valence": "high"}),
+        ("label not a number", {"audio_data": voiced, "valence": {"a": 3}}),
+        ("label missing", {"audio_data": voiced, "valence": None}),
+        ("label missing", {"audio_data": voiced, "valence": math.nan}),
+        ("wrong type", {"audio_data": ["text"], "valence": 3}),
         ("label not a number", {"audio_data": voiced, "valence": math.inf}),
         ("duplicate", {"audio_data": voice(3), "valence": 3}),
     ]
@@ -100,10 +106,13 @@ def test_labels_at_the_ends_of_the_scale_are_in_range(manifest_folder: Path, wri
     values = {"0.wav": -3, "1.flac": 3, "3.wav": 3.001, "5.wav": -3.001}
     rows = [{"file": f"audio/{name}", "valence": valence} for name, valence in values.items()]
     write_table(manifest_folder / "labels.csv", rows)
-    inspection = inspect(manifest_folder, valence_low=-3, valence_high=3)
-    assert list(inspection.clips["valence"]) == [-3, 3]
-    assert set(reasons(inspection).values()) == {"label out of range"}
-    assert inspection.quarantine["message"].str.contains("expected -3 to 3").all()
+    with pytest.raises(
+        CorpusError, match=r"2 of 4 ratings .* -3 and 3 \('audio/3\.wav' 3\.001, .*RANGE=-4,4"
+    ):
+        inspect(manifest_folder, valence_low=-3, valence_high=3)
+    write_table(manifest_folder / "labels.csv", rows[:2])
+    assert list(inspect(manifest_folder, valence_low=-3, valence_high=3).clips["valence"]) == [-3, 3]
+    assert observed_range(open_corpus(manifest_folder)) == (-3, 3)
 
 
 # Duplicates
@@ -128,7 +137,7 @@ def test_the_same_audio_under_another_name_is_kept_once(
     ("name", "content", "refused"),
     [
         ("test/00099.pkl", {}, {"train/00001.pkl": "duplicate"}),
-        ("train/00000.pkl", {"valence": 9}, {"train/00000.pkl": "label out of range"}),
+        ("train/00000.pkl", {"valence": "high"}, {"train/00000.pkl": "label not a number"}),
     ],
     ids=["of training and test, the test clip is kept", "a bad clip does not displace a good one"],
 )
@@ -169,7 +178,8 @@ def test_a_column_of_the_manifest_does_not_overwrite_what_was_measured(
     manifest_folder: Path, column: str, write_table: Callable
 ):
     measured = inspect(manifest_folder).clips[column].tolist()
-    rows = [{"file": f"audio/{name}", "valence": 3, column: "7"} for name in ("0.wav", "1.flac", "2.ogg")]
+    names = ("0.wav", "1.flac", "2.ogg")
+    rows = [{"file": f"audio/{name}", "valence": n, column: "7"} for n, name in enumerate(names, 1)]
     write_table(manifest_folder / "labels.csv", rows)
     assert inspect(manifest_folder).clips[column].tolist() == measured[:3]
 
@@ -181,7 +191,7 @@ def test_the_first_clips_of_each_speaker_can_be_taken_alone(
         audio = voice(seed)[: 100 if name == "short.wav" else None]
         soundfile.write(manifest_folder / "audio" / name, audio, 8000)
     order = zip(["short.wav", "0.wav", "1.flac", "3.wav", "5.wav", "good.wav"], "AABABC", strict=True)
-    rows = [{"file": f"audio/{name}", "valence": 3, "speaker": speaker} for name, speaker in order]
+    rows = [{"file": f"audio/{n}", "valence": 2 + (n == "0.wav"), "speaker": speaker} for n, speaker in order]
     write_table(manifest_folder / "labels.csv", rows)
     inspection = inspect(manifest_folder, clips_per_speaker=1)
     # What cannot be used does not count as a speaker's first clip, and what is left over is not bad.
@@ -189,18 +199,54 @@ def test_the_first_clips_of_each_speaker_can_be_taken_alone(
     assert reasons(inspection) == {"audio/short.wav": "too short"}
 
 
+# Labels that cannot be used, found before any audio is decoded
+
+
+def labelled(folder: Path, rows: list[str]) -> Corpus:
+    """A table of clips whose files are empty."""
+    for row in rows:
+        (folder / row.partition(",")[0]).touch()
+    (folder / "labels.csv").write_text("\n".join(["file,valence,speaker", *rows]) + "\n")
+    return open_corpus(folder)
+
+
+@pytest.mark.parametrize(
+    ("ratings", "message"),
+    [
+        ([2.0] * 24, "all 24 ratings of '.*' are 2; expected ratings that differ"),
+        ([1.0, 6.5, *[3.0] * 22], r"1 of 24 ratings .* are not between 1 and 5 \('1\.wav' 6\.5\).*RANGE=1,7"),
+        (
+            [1.0, 0.2, *[3.0] * 22],
+            r"The lowest is 0\.2 and the highest 3: .* such as RANGE=0,3, or RANGE=auto",
+        ),
+        ([math.nan] * 24, "none of the 24 clips of '.*' has a rating"),
+        ([1.0, 2.0, *[math.nan] * 22], "2 rated clips are too few to split"),
+    ],
+)
+def test_ratings_that_cannot_be_used(tmp_path: Path, ratings: list[float], message: str):
+    corpus = labelled(tmp_path, [f"{n}.wav,{rating},s{n % 6}" for n, rating in enumerate(ratings)])
+    with pytest.raises(CorpusError, match=message):
+        check_labels(corpus, CorpusSettings(), "holdout", 6)
+
+
+def test_too_few_speakers_for_the_folds(tmp_path: Path):
+    corpus = labelled(tmp_path, [f"{n}.wav,{1 + n % 4},s{n % 4}" for n in range(24)])
+    check_labels(corpus, CorpusSettings(), "cv", 4)
+    with pytest.raises(CorpusError, match=r"4 speakers cannot be dealt to 6 folds.* Give fewer FOLDS"):
+        check_labels(corpus, CorpusSettings(), "cv", 6)
+
+
 # No clip at all
 
 
-def test_a_corpus_without_usable_clips_or_ratings(course_folder: Path):
+def test_a_corpus_without_usable_clips_or_ratings(course_folder: Path, write_pickle: Callable):
     shutil.rmtree(course_folder / "train")
-    with pytest.raises(
-        CorpusError, match="none of the 2 usable clips of 'course' has a rating to learn from"
-    ):
+    with pytest.raises(CorpusError, match="none of the 2 clips of 'course' has a rating to learn from"):
         inspect(course_folder)
-    for path in course_folder.rglob("*.pkl"):
-        path.write_bytes(b"this is no pickle")
-    with pytest.raises(CorpusError, match=r"2 clips, of which none can be used \(.*: 2\); expected"):
+    for number, path in enumerate(course_folder.rglob("*.pkl")):
+        write_pickle(path, {"audio_data": np.zeros(9), "valence": 1 + number})
+    message = r"2 clips, of which none can be used \(too short: 2\); .*\n  test/00007.pkl: the clip has 9 sam"
+    with pytest.raises(CorpusError, match=message):
         inspect(course_folder)
 
 
@@ -219,8 +265,9 @@ def test_the_summary_counts_clips_labels_speakers_and_reasons(bad_course):
     corpus = open_corpus(folder)
     inspection = inspect(corpus)
     lines = summarise(inspection, corpus).splitlines()
-    assert lines[:4] == [
+    assert lines[:5] == [
         "corpus     course: 31 clips, 8 taken, 23 in quarantine",
+        "read as    a folder of pickles",
         "duration   0.50 to 0.50 s, mean 0.50 s, 0.001 h in all",
         # 1.5, 2, ... 4
         "valence    1.5 to 4, mean 2.750, variance 0.7292, 2 clips without",
@@ -230,23 +277,22 @@ def test_the_summary_counts_clips_labels_speakers_and_reasons(bad_course):
     histogram = [line for line in lines if re.match(r" +\d\.\d\d to ", line)]
     assert len(histogram) == 8
     assert sum(int(line.split()[-1]) for line in histogram) == 6
-    assert "quarantine wrong type: 5" in lines
+    assert "quarantine wrong type: 6" in lines
     assert any(line.startswith("  train/00101.pkl: too short: the clip has 2047 samples") for line in lines)
     assert sum(line.startswith("  train/") for line in lines) == 23
 
 
-def test_the_summary_of_a_good_corpus_with_speakers_and_one_rating(
-    manifest_folder: Path, write_table: Callable
-):
+def test_the_summary_of_a_good_corpus_with_speakers(manifest_folder: Path, write_table: Callable):
     rows = [
-        {"file": f"audio/{name}", "valence": 3, "speaker": speaker}
-        for name, speaker in (("0.wav", "A"), ("1.flac", "B"), ("3.wav", "A"))
+        {"file": f"audio/{name}", "valence": valence, "speaker": speaker}
+        for name, speaker, valence in (("0.wav", "A", 2), ("1.flac", "B", 4), ("3.wav", "A", 3))
     ]
     write_table(manifest_folder / "labels.csv", rows)
     corpus = open_corpus(manifest_folder)
     summary = summarise(inspect(corpus), corpus)
     assert "3 clips, 3 taken, 0 in quarantine" in summary
-    assert "valence    3 to 3, mean 3.000, variance 0.0000, 0 clips without" in summary
+    assert "read as    CSV in UTF-8, separated by commas" in summary
+    assert "valence    2 to 4, mean 3.000, variance 0.6667, 0 clips without" in summary
     assert "speakers   2" in summary
     assert "\nquarantine" not in summary
     assert "\nsubsets" not in summary
@@ -341,7 +387,7 @@ def test_what_was_finished_is_kept_and_nothing_half_written_is_left(
     tmp_path: Path, voice: Voice, write_pickle: Callable, how: signal.Signals, monkeypatch
 ):
     for number in range(400):
-        content = {"audio_data": voice(number, seconds=2), "valence": 3}
+        content = {"audio_data": voice(number, seconds=2), "valence": 1 + number % 5}
         write_pickle(tmp_path / "clips" / "train" / f"{number:05}.pkl", content)
     (tmp_path / "program.py").write_text(PROGRAM)
     folder = tmp_path / "features"

@@ -179,7 +179,8 @@ def test_labels_and_names_do_not_matter_to_the_key(
     moved = manifest_folder.rename(manifest_folder.with_name("moved"))
     for file in (moved / "audio").iterdir():
         file.rename(file.with_stem(f"renamed {file.stem}"))
-    rows = [{"file": name.replace("audio/", "audio/renamed "), "valence": 2} for name in corpus.ids]
+    names = [name.replace("audio/", "audio/renamed ") for name in corpus.ids]
+    rows = [{"file": name, "valence": 5 - 0.5 * number} for number, name in enumerate(names)]
     write_table(moved / "labels.csv", rows)
     build(folder, open_corpus(moved))
     assert len(shards(folder)) == 1

@@ -265,6 +265,13 @@ def test_error_by_group_is_sorted_with_counts_and_the_error_of_all_clips():
     assert texts(ax) == ["20", "1,200", "10", "clips"]
 
 
+def test_names_are_no_formulas_and_have_glyphs():
+    names = ["$x$ _y", "张三", "章三"]
+    ax = scores.plot_error_by_group(GROUPS.assign(group=names, mse=[0.1, 0.2, 0.3]), "Speaker").axes[0]
+    assert row_labels(ax) == ["$x$ _y", "⟨ZhangSan⟩ (1d841b)", "⟨ZhangSan⟩ (6f15d5)"]
+    assert not any(label.get_parse_math() for label in ax.get_yticklabels())
+
+
 def test_scores_are_grouped_by_kind_with_the_reference_lines():
     figure = scores.plot_scores(SCORES, 0.701, 0.36)
     ax = figure.axes[0]

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from hostile import NAMES
 
 from valence_lib.corpora.sources import open_corpus
 from valence_lib.errors import RunError
@@ -92,6 +93,17 @@ def test_text_stays_text_and_numbers_stay_numbers(tmp_path):
         np.testing.assert_array_equal(loaded[column], frame[column])
 
 
+@pytest.mark.parametrize("name", [*NAMES.values(), "a\rb", "a\r\nb", "a\x00b", '"', " a ", "a\u2028b"])
+def test_a_table_keeps_the_exact_text_of_names(name, tmp_path):
+    frame = pd.DataFrame({"id": [name, "z"], "speaker": ["y", name], "valence": [1.5, math.nan]})
+    save_frame(tmp_path / "clips.csv", frame)
+    pd.testing.assert_frame_equal(load_frame(tmp_path / "clips.csv"), frame)
+    # Any other reader too.
+    assert pd.read_csv(tmp_path / "clips.csv")["valence"].tolist() == pytest.approx(
+        [1.5, math.nan], nan_ok=True
+    )
+
+
 @pytest.mark.parametrize("load", [load_frame, load_json])
 def test_an_absent_file_is_an_error_with_the_remedy(tmp_path, load):
     with pytest.raises(RunError, match=r"there is no '.*absent'; first run the notebook that writes it"):
@@ -154,7 +166,7 @@ def test_the_course_file_has_a_row_for_each_test_pickle(tmp_path):
     quarantine = [
         (2, "train/7.pkl", "train", "silent", "nothing", ""),
         (5, "test/12.pkl", "test", "duplicate", "the same audio", "test/11.pkl"),
-        (6, "test/13.pkl", "test", "silent", "nothing", ""),
+        (6, "test/=13.pkl", "test", "silent", "nothing", ""),
     ]
     predictions = pd.DataFrame({"id": ["test/11.pkl", "test/10.pkl"], "prediction": [4.5, 1.50004]})
     save_frame(tmp_path / "preprocess" / "clips.csv", clips)
@@ -167,7 +179,7 @@ def test_the_course_file_has_a_row_for_each_test_pickle(tmp_path):
         ("10.pkl", "1.5000"),
         ("11.pkl", "4.5000"),
         ("12.pkl", "4.5000"),
-        ("13.pkl", "2.5000"),
+        ("'=13.pkl", "2.5000"),  # no formula
     ]
 
 

@@ -153,6 +153,7 @@ def test_page_has_head_title_and_contents_that_lead_somewhere(html):
 def test_page_loads_nothing(html):
     assert html.count('src="data:') == html.count("src=") == 2  # the figure and the recording
     assert "default-src 'none'; img-src data:; media-src data:;" in html
+    assert "form-action 'none'; base-uri 'none'" in html
 
 
 def test_citations_link_to_a_list_of_what_is_cited(html):
@@ -249,14 +250,14 @@ def test_undescribed_image_is_refused_and_earlier_pages_stay(tmp_path):
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        (html_cell("<script>alert(1)</script>"), "runs no script"),
-        (html_cell('<p style="background: url(x.png)">text</p>'), "loads nothing from outside"),
+        (html_cell("<script>alert(1)</script>"), "<script>, and a report has text, tables, figures"),
+        (html_cell('<p style="background: url(x.png)">text</p>'), "a report has its own style only"),
         (html_cell('<img src="data:image/png;base64,AAAA">'), "without alternative text"),
         (html_cell('<p id="a">1</p><p id="a">2</p>'), "two things named 'a'"),
         (new_markdown_cell("![figure](figure.png)"), "loads nothing from outside"),
         (new_markdown_cell("[Table 7](#table-7)"), "a link to #table-7"),
         (new_markdown_cell("As in [@nobody2000]."), "nobody2000"),
-        (new_markdown_cell("😀"), "cannot be laid out as PDF"),  # a sign that no embedded font has
+        (new_markdown_cell("```{=typst}\n#nothing()\n```"), "cannot be laid out as PDF"),
         (new_code_cell(outputs=[new_output("error", ename="E", evalue="by zero")]), "failed with E: by zero"),
     ],
 )

@@ -87,7 +87,11 @@ NEAR = {"pairs": 7, "across_subsets": 2, "listed": [{"first": "a", "second": "b"
 @pytest.mark.parametrize(
     ("changes", "title", "text"),
     [
-        ({"synthetic": True, "description": "A voice."}, "Synthetic corpus.", "A voice. The results do not"),
+        (
+            {"synthetic": True, "description": "A voice."},
+            "Synthetic corpus.",
+            "A voice\\. The results do not",
+        ),
         (_split(subsets=FEW), "Few speakers.", "The test clips come from 9 speakers."),
         (
             {"near_duplicates": NEAR},

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from valence_lib.report import tables, wording
+from valence_lib.report.architecture import Layer
 
 ROWS = [
     {
@@ -82,6 +83,15 @@ def test_reference_table_has_only_known_references():
     assert table["MSE"].tolist() == ["0.703", "0.360", "0.080", "0.123"]
     assert table["CCC"].tolist() == ["–", "0.780", "–", "–"]
     assert table["Source"][1] == "mean over 3 raters, 2,000 clips"
+
+
+def test_the_layers_of_a_model_have_one_line_each():
+    layers = [Layer("lstm", "LSTM", "128 → 128 units\ndropout 0.2", "T × 128", "256", 1234)]
+    layers.append(Layer("relu", "ReLU", "", "256", "256", 0))
+    assert tables.layer_table("LSTM2", layers).to_numpy().tolist() == [
+        ["LSTM2", "LSTM", "128 → 128 units dropout 0.2", "256", "1,234"],
+        ["LSTM2", "ReLU", "–", "256", "0"],
+    ]
 
 
 def test_the_quarantine_table_has_the_first_50_clips():

@@ -59,6 +59,16 @@ def test_a_recording_of_any_rate_is_shown_with_its_prediction(run, shown, tmp_pa
     assert "Predicted valence of `mine.wav`" in shown[-1]["text/plain"]
 
 
+def test_the_name_of_a_recording_is_shown_as_it_is(run, shown, tmp_path):
+    path = tmp_path / "*a* `b` $c$.wav"
+    path.write_bytes(b"abc")
+    widgets.show_recording(path, run)
+    text = shown[-1]["text/plain"]
+    assert text.startswith(
+        "\\*a\\* \\`b\\` <span>\\$</span>c<span>\\$</span>\\.wav cannot be used: unreadable: "
+    )
+
+
 def test_a_recording_dropped_in_is_kept_in_the_folder_and_a_bad_one_explained(run, shown, tmp_path):
     button, _ = widgets.recording_dropper(run, tmp_path).children
     recording = {"name": "../x.wav", "type": "audio/wav", "size": 3, "content": b"abc"}

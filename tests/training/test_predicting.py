@@ -1,6 +1,9 @@
 """Predictions of many files and along recordings equal those of single clips, in order, in bounded memory."""
 
 import dataclasses
+import os
+import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import soundfile
 import torch
 from toy import FEATURES, Given, tone
 
-from valence_lib.errors import ClipError, SettingsError
+from valence_lib.errors import ClipError, RunError, SettingsError
 from valence_lib.features.log_mel import log_mel
 from valence_lib.features.standardise import Standardiser
 from valence_lib.features.streams import ClipFeatures
@@ -16,7 +19,7 @@ from valence_lib.features.voice_statistics import statistic_names
 from valence_lib.models.build import build_model
 from valence_lib.settings import TrainingSettings
 from valence_lib.training import predicting
-from valence_lib.training.predicting import predict_files, predict_windows
+from valence_lib.training.predicting import list_counts, list_files, predict_files, predict_windows
 from valence_lib.training.runs import Run
 
 RATE = 8000
@@ -62,6 +65,82 @@ def write(path, samples, rate=RATE):
 def one(path, run):
     (prediction,) = predict_files([path], run)
     return prediction.valence
+
+
+def test_a_folder_lists_audio_and_pickles_and_counts_the_rest(tmp_path):
+    listed = ["a.wav", "b.CAF", "c/d.m4a", "c/e.w64", "f.aifc", "g.snd", "h.sph", "i.pkl", "j.pickle"]
+    hidden = ["._a.wav", ".k.wav", "__MACOSX/._a.wav", ".git/x.wav", "c/.DS_Store", "Thumbs.db", "~$a.wav"]
+    others = ["labels.csv", "c/notes.TXT", "c/notes2.txt", "README", ".txt.wav.part"]
+    for name in (*listed, *hidden, *others):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "dead.wav").symlink_to("nowhere.wav")
+    (tmp_path / "again").symlink_to("c")
+    (tmp_path / "alias.wav").symlink_to("a.wav")
+    passed_over = Counter()
+    found = list_files([tmp_path], passed_over)
+    assert found == sorted(tmp_path / name for name in (*listed, "alias.wav"))
+    assert passed_over == {
+        "hidden": len(hidden) + 1,
+        ".txt": 2,
+        ".csv": 1,
+        "without a suffix": 1,
+        "broken link": 1,
+        "linked folder": 1,
+    }
+    assert list_counts(passed_over).startswith("8 hidden, 2 .txt, 1 ")
+
+
+def test_what_is_named_is_taken_whatever_its_name(tmp_path):
+    named = [tmp_path / "._a.wav", tmp_path / "notes.txt"]
+    passed_over = Counter()
+    assert list_files(named, passed_over) == named
+    assert not passed_over
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "a.wav").touch()
+    assert list_files([tmp_path / ".hidden"]) == [tmp_path / ".hidden" / "a.wav"]
+
+
+def test_a_folder_without_clips_is_refused_with_what_it_holds(tmp_path):
+    with pytest.raises(RunError, match=r"holds no audio file and no pickle; expected files such as \.wav"):
+        list_files([tmp_path])
+    for name in ("a.txt", "b.txt", "._c.wav"):
+        (tmp_path / name).touch()
+    with pytest.raises(RunError, match=r"no pickle \(but 2 \.txt, 1 hidden\); expected"):
+        list_files([tmp_path])
+
+
+def test_many_suffixes_are_listed_in_short():
+    assert list_counts(Counter({f".{n}": 100 - n for n in range(12)})) == (
+        "100 .0, 99 .1, 98 .2, 97 .3, 96 .4, 95 .5, 94 .6, 93 .7, 362 more"
+    )
+    assert list_counts(Counter({os.fsdecode(b".\xff"): 1200})) == r"1,200 .\xff"
+
+
+def test_names_that_are_not_utf_8_are_predicted_and_written_as_text(run, tmp_path):
+    strange = os.fsdecode(b"gl\xfcck")
+    clip = tone(3, 0.3, 0)
+    good, bad = tmp_path / f"{strange}.wav", tmp_path / f"{strange} 2.wav"
+    with good.open("wb") as file:
+        soundfile.write(file, clip, RATE, format="WAV", subtype="FLOAT")
+    bad.write_bytes(b"")
+    (tmp_path / f"{strange}.pkl").write_bytes(pickle.dumps([{"audio_data": clip}] * 2))
+    files = [good, bad, tmp_path / f"{strange}.pkl"]
+    found = list(predict_files(files, run))
+    names = [r"gl\xfcck.wav", r"gl\xfcck 2.wav", r"gl\xfcck.pkl#0", r"gl\xfcck.pkl#1"]
+    assert [row.file for row in found] == [f"{tmp_path}/{name}" for name in names]
+    assert [row.error is None for row in found] == [True, False, True, True]
+    assert found[0].valence == pytest.approx(found[2].valence, abs=1e-5)
+    assert [row.file for row in predict_windows([good], run, 0.2, 0.1)] == [found[0].file] * 2
+
+
+def test_a_pickle_is_predicted_at_its_own_rate_and_with_its_channels(run, tmp_path):
+    rate = 16000
+    samples = np.sin(2 * np.pi * 900 * np.arange(rate) / rate).astype(np.float32) / 2
+    path = write(tmp_path / "a.wav", samples, rate)
+    for audio in (samples, samples[None], np.stack([samples, samples])):
+        (tmp_path / "a.pkl").write_bytes(pickle.dumps({"audio_data": audio, "sr": rate}))
+        assert one(tmp_path / "a.pkl", run) == pytest.approx(one(path, run), abs=1e-5)
 
 
 def test_files_come_in_order_over_many_shares_and_as_if_alone(run, tmp_path, monkeypatch):
@@ -133,6 +212,18 @@ def test_silence_has_no_valence_and_a_recording_too_short_one_row(run, tmp_path)
     found = list(predict_windows([silent, short], run, 2, 2))
     assert [row.valence is None for row in found] == [False, True, False, True]
     assert [row.error and row.error.reason for row in found] == [None, None, None, "too short"]
+
+
+def test_a_recording_without_any_valence_has_a_last_row_that_says_why(run, tmp_path):
+    silent = write(tmp_path / "silent.wav", np.zeros(5 * RATE, np.float32))
+    constant = write(tmp_path / "constant.wav", np.full(5 * RATE, 0.5, np.float32))
+    for path, reason in ((silent, "silent"), (constant, "constant")):
+        for model in (run, by_speaker(run)):
+            *windows, last = predict_windows([path], model, 2, 1)
+            assert [row.valence for row in windows] == [None] * 4
+            assert {row.error for row in windows} == {None}
+            assert (last.valence, last.start_seconds, last.error.reason) == (None, None, reason)
+            assert str(last.error) == f"none of the 4 windows has a valence ({reason}: 4)."
 
 
 def test_samples_held_at_once_do_not_grow_with_the_recording(run, tmp_path, monkeypatch):

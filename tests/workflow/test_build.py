@@ -20,13 +20,25 @@ from valence_lib.corpora.sources import open_corpus
 from valence_lib.errors import CorpusError, RunError, SettingsError
 from valence_lib.files import digest_of, digest_of_files, write_json
 from valence_lib.registry import Model, training_settings
-from valence_lib.workflow import build, jobs
+from valence_lib.workflow import build
+from valence_lib.workflow import request as request_module
 from valence_lib.workflow.build import build_report, show_plan
 from valence_lib.workflow.forkserver import ONE_THREAD
-from valence_lib.workflow.jobs import Request, default_name, load_best, project_root
+from valence_lib.workflow.jobs import project_root
+from valence_lib.workflow.request import Request, default_name, load_best
 
 ROOT = Path(__file__).parents[2]
 BEST = {"model": "CNN", "changes": {"learning_rate": 0.01, "standardise": "clip"}, "clips": "", "trials": 20}
+
+
+@pytest.fixture
+def manifest_folder(manifest_folder):
+    """Twelve clips, enough to be split."""
+    with (manifest_folder / "labels.csv").open("a") as table:
+        for number in range(6, 12):
+            shutil.copy(manifest_folder / "audio" / "5.wav", manifest_folder / "audio" / f"{number}.wav")
+            table.write(f"audio/{number}.wav,{number / 4},S{number // 2},sines\n")
+    return manifest_folder
 
 
 @pytest.fixture
@@ -40,7 +52,7 @@ def snakemake(tmp_path, monkeypatch):
 
     for name in ("notebooks", "valence_lib", "workflow", "requirements.lock"):
         (tmp_path / name).symlink_to(ROOT / name)
-    for module in (build, jobs):
+    for module in (build, request_module):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.setattr(build, "subprocess", SimpleNamespace(run=start))
     monkeypatch.setattr(build, "serving", lambda *_: nullcontext({}))
@@ -83,7 +95,7 @@ def test_a_wrong_request_is_refused(changes, message):
     ],
 )
 def test_a_report_is_named_after_its_corpus(corpus, name, tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(request_module, "project_root", lambda: tmp_path)
     (tmp_path / "spoken").mkdir()
     monkeypatch.chdir(tmp_path / "spoken")
     assert default_name(corpus) == name
@@ -207,7 +219,7 @@ def test_the_best_settings_of_a_sweep_are_one_more_row():
 
 
 def test_the_best_of_no_sweep_or_of_one_on_other_clips_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(request_module, "project_root", lambda: tmp_path)
     with pytest.raises(RunError, match=r"no reports/one/sweep/best\.json; run `make sweep`"):
         load_best("one")
     folder = tmp_path / "reports" / "one"
@@ -382,7 +394,7 @@ def test_make_help_lists_every_target_with_one_line():
     [
         ("SEEDD=3", "There is no variable SEEDD. Did you mean SEED?"),
         ("preset=course", "There is no variable preset. Did you mean PRESET?"),
-        ("XYZ=1", "There is no variable XYZ. Known: PYTHON CORPUS NAME"),
+        ("XYZ=1", "There is no variable XYZ. Known: PYTHON CORPUS COLUMNS NAME"),
     ],
 )
 def test_a_misspelt_variable_of_make_stops_before_any_work(given, message):

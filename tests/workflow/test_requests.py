@@ -6,7 +6,7 @@ import pytest
 
 from valence_lib import registry
 from valence_lib.errors import SettingsError
-from valence_lib.workflow.jobs import Request
+from valence_lib.workflow.request import Request
 
 NETWORKS = [f"{model}-{preset}" for preset in ("default", "course") for model in ("LSTM1", "CNN", "LSTM2")]
 DEFAULT = [

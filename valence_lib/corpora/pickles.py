@@ -1,62 +1,26 @@
-"""Read course pickles without running anything that is in them.
+"""Clips from course pickles, which are read without running anything that is in them (`unpickling`)."""
 
-A pickle is a program: `pickle.load` imports and calls whatever its writer wished. Here `pickletools.genops`
-lists the instructions, and `_Pickle.load` follows them with plain numbers, strings, lists, tuples and dicts.
-The names that numpy arrays need (`_KNOWN`) become stand-ins whose arguments are checked. All else is refused.
-
-Memory and time stay in proportion to the file: every declared length is checked against the bytes that are
-there, all arrays together take at most twice the bytes of the file, and the number of objects is limited.
-
-Source: the instructions are those of the standard library's `pickletools`, the arrays' states those of
-`numpy.ndarray.__reduce_ex__` under numpy 1 and 2.
-"""
-
-import io
 import math
-import pickle
-import pickletools
 import re
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from valence_lib.corpora.file_kinds import describe, name_text
+from valence_lib.corpora.labels import MISSING
+from valence_lib.corpora.unpickling import Built, Unpickler, opened, text_of
 from valence_lib.errors import ClipError, PickleRefused
 
-_EXPECTED = (
-    "expected a dict with 'audio_data' (1-D numbers) and perhaps 'valence' (a number), a list of such "
-    "dicts, or a dict of columns 'audio_data' and 'valence' of equal length"
-)
-_MEND = "Only numbers, strings, lists, dicts and numeric numpy arrays are read; save the clip as these alone."
 _NO_VALENCE, _NO_ENTRY = object(), object()
+_NUMBER = re.compile(r"[+-]?(\d{1,99}(\.\d{0,99})?|\.\d{1,99})([eE][+-]?\d{1,3})?", re.ASCII)
+_RATE_KEYS = ("sampling_rate", "sample_rate", "samplerate", "sr", "fs")
+_LOWEST_RATE, _HIGHEST_RATE = 1000, 1_000_000  # Hz; 16 may be meant as kHz
+_MOST_CHANNELS = 8
 _NO_AUDIO = np.empty(0)
 _NO_AUDIO.flags.writeable = False
 
-# All that a file may ask for by name, and the case of `_Pickle.call` for it.
-_KNOWN = {
-    f"{core}.{module}": module.split(".")[1]
-    for core in ("numpy.core", "numpy._core")
-    for module in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
-}
-_KNOWN |= {"numpy.ndarray": "ndarray", "numpy.dtype": "dtype", "_codecs.encode": "encode"}
-_KNOWN |= {"builtins.bytes": "bytes", "__builtin__.bytes": "bytes"}
-
-# Instructions whose argument is a number, a text or bytes.
-_LITERALS = {
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
-    *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
-}
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_CHANGERS = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD")
-# Fixed-size kinds that are plain bytes; text and complex numbers only to be reported as a wrong type.
-_DTYPE = re.compile(r"f[248]|[iu][1248]|b1|c8|c16|[SU][1-9]\d{0,4}|O[48]")
-
-# An empty list takes one byte in the file and 80 in memory; a real one comes with its content.
-_FREE_OBJECTS = 10_000
-_BYTES_PER_OBJECT = 8
 # A few bytes of nonsense, reported as a clip with its problem, take some 400 bytes of memory.
 _MAX_UNUSABLE = 10_000
 
@@ -66,27 +30,38 @@ class PickledClip:
     """One clip as it is stored in its pickle.
 
     Args:
-        audio: [shape=(n_samples,)] of the stored dtype, in native byte order, and read-only; a Python list
-            becomes float64, or int64 where all of it are ints. Empty where there is an `audio_problem`.
-        valence: None where there is none, or where there is a `valence_problem`.
+        audio: [shape=(n_samples,) or (n_samples, channels)] of the stored dtype, in native byte order, and
+            read-only; a Python list becomes float64, or int64 where all of it are ints. Empty where there is
+            an `audio_problem`.
+        valence: None where the clip is unrated, or where there is a `valence_problem`.
         audio_problem: why there is no audio.
         valence_problem: what is stored instead of a number.
+        sample_rate: Hz; None where the pickle has none.
     """
 
     audio: np.ndarray
     valence: float | None
     audio_problem: str | None = None
     valence_problem: str | None = None
+    sample_rate: int | None = None
 
 
 def read_course_pickle(path: Path) -> list[PickledClip]:
     """Read all clips of one course pickle, in their order; nothing in the file is run.
 
     Accepted, in any pickle protocol from 0 to 5 and written under numpy 1 or 2: one dict
-    {'audio_data': numbers, 'valence': number}, where 'valence' may be absent; a list or tuple of such dicts;
-    a dict of columns, {'audio_data': sequence of 1-D audio, or 2-D array with one row a clip, 'valence':
-    numbers}. Other keys are ignored. In a list or in columns, a clip that cannot be used has its own
-    `audio_problem` or `valence_problem` and does not affect the others.
+    {'audio_data': numbers, 'valence': number}; a list or tuple of such dicts; a dict of columns,
+    {'audio_data': sequence of audio, or 2-D array with one row a clip, 'valence': numbers}. Other keys are
+    ignored. In a list or in columns, a clip that cannot be used has its own `audio_problem` or
+    `valence_problem` and does not affect the others.
+
+    - 'valence' may be absent; None, NaN and texts such as "" and "NA" mean unrated, too. A number may be
+      given as text.
+    - 'sampling_rate', 'sample_rate', 'samplerate', 'sr' or 'fs' is the sample rate in Hz, of all clips or of
+      each in a column. A rate that is None or NaN is absent.
+    - The audio of one clip may have up to 8 channels, as (n_samples, channels) or (channels, n_samples). A
+      2-D array with one valence is one clip. Without any valence it is so, too, where it has one or two rows,
+      or up to 8 columns; otherwise each row is a clip.
 
     Returns:
         The clips; one that the file refers to in several places is the same object in all of them.
@@ -95,307 +70,187 @@ def read_course_pickle(path: Path) -> list[PickledClip]:
         PickleRefused: The file asks for anything else than data, or is no complete pickle.
         ClipError: The file cannot be opened ("unreadable") or holds something else ("wrong type").
     """
+    name = name_text(path.name)
     try:
-        file = _Pickle(path.name, path.read_bytes())
+        file = Unpickler(name, path.read_bytes())
     except OSError as error:
-        raise ClipError("unreadable", f"{path.name} cannot be read: {error.strerror}.") from error
-    return _clips(_opened(file.load()), file)
+        raise ClipError("unreadable", f"{name} cannot be read: {error.strerror}.") from error
+    try:
+        return _clips(opened(file.load()), file)
+    except PickleRefused as error:
+        if kind := describe(path):
+            message = f"{name} is {kind}; expected a pickle."
+            raise PickleRefused("not a readable pickle", message) from error
+        raise
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class _Name:
-    """One of the names of `_KNOWN`."""
-
-    name: str
-
-
-@dataclass(eq=False, slots=True)
-class _Made:
-    """What a call makes: a dtype, or an array: None until its state comes, a list where it holds objects."""
-
-    value: np.dtype | np.ndarray | list[Any] | None
-
-
-class _Pickle:
-    """The bytes of one pickle, how far they have been followed, and how many bytes were made of them."""
-
-    def __init__(self, name: str, content: bytes):
-        self.name, self.content = name, content
-        self.position = self.n_bytes_made = 0
-
-    def load(self) -> Any:
-        """Follow the instructions and return what the pickle holds."""
-        stack: list[Any] = []
-        below_marks: list[list[Any]] = []
-        memo: list[Any] = []
-        argument: Any
-        size, stream = len(self.content), io.BytesIO(self.content)
-        frame_end = 0  # outside of a frame
-        n_objects_left = _FREE_OBJECTS + size // _BYTES_PER_OBJECT
-        try:
-            for opcode, argument, position in pickletools.genops(stream):
-                name, self.position = opcode.name, position or 0
-                if frame_end and self.position > frame_end:
-                    raise self.unreadable("an instruction goes beyond its frame")
-                if self.position == frame_end:
-                    frame_end = 0
-                if name in _LITERALS:
-                    stack.append(argument)
-                elif name in _CONSTANTS:
-                    stack.append(_CONSTANTS[name])
-                elif name == "MEMOIZE":
-                    memo.append(stack[-1])
-                elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-                    if not 0 <= argument <= len(memo):  # Python numbers its memo without gaps
-                        raise self.refusal("memo index", f"numbers object {len(memo)} as {_short(argument)}")
-                    memo[argument : argument + 1] = [stack[-1]]
-                elif name in ("BINGET", "LONG_BINGET", "GET"):
-                    if not 0 <= argument < len(memo):
-                        raise self.unreadable(f"object {_short(argument)} does not exist")
-                    stack.append(memo[argument])
-                    inside = stack[-1] if isinstance(stack[-1], tuple) else ()
-                    if isinstance(stack[-1], list) or any(isinstance(i, list | tuple | dict) for i in inside):
-                        raise self.refusal("shared container", f"refers twice to {_text(stack[-1])}")
-                elif name == "FRAME":
-                    if frame_end:
-                        raise self.unreadable("a frame within a frame")
-                    frame_end = stream.tell() + argument
-                    if frame_end > size:
-                        raise self.refusal("truncated", f"breaks off at its byte {size}")
-                elif name == "PROTO":
-                    if argument > pickle.HIGHEST_PROTOCOL:
-                        raise self.unreadable(f"protocol {argument}")
-                elif name != "STOP":
-                    n_objects_left -= name not in _CHANGERS
-                    if n_objects_left < 0:
-                        raise self.refusal("too many objects", f"makes too many objects of its {size} bytes")
-                    if name == "MARK":
-                        below_marks.append(stack)
-                        stack = []
-                        continue
-                    n_before, items = len(opcode.stack_before), []
-                    if pickletools.markobject in opcode.stack_before:
-                        n_before = opcode.stack_before.index(pickletools.markobject)
-                        items, stack = stack, below_marks.pop()
-                    items = [stack.pop() for _ in range(n_before)][::-1] + items
-                    stack.append(self.follow(name, argument, items))
-        except IndexError as error:
-            raise self.unreadable("too few objects") from error
-        except ValueError as error:
-            # Where an instruction, or its declared length, goes beyond the file, the parser has read it all.
-            if stream.tell() == size and (self.position or self.content[:1] == b"\x80"):
-                raise self.refusal("truncated", f"breaks off at its byte {size}") from error
-            raise self.unreadable(error) from error
-        if len(stack) != 1 or below_marks:
-            raise self.unreadable("marks or objects are left over")
-        if n_left := size - stream.tell():
-            raise self.refusal("trailing bytes", f"goes on for {n_left} bytes after its end")
-        return stack[0]
-
-    def follow(self, name: str, argument: Any, items: list[Any]) -> Any:
-        """What one instruction makes or changes of the items that it takes from the stack."""
-        match name, items:
-            case "EMPTY_LIST" | "LIST", _:
-                return items
-            case "EMPTY_TUPLE" | "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3", _:
-                return tuple(items)
-            case "EMPTY_DICT" | "DICT", _:
-                return self.with_items({}, items)
-            case "APPEND" | "APPENDS", [list(found), *new]:
-                found += new
-                return found
-            case "SETITEM" | "SETITEMS", [dict(found), *new]:
-                return self.with_items(found, new)
-            case "GLOBAL" | "STACK_GLOBAL", _ if all(isinstance(item, str) for item in items):
-                asked = ".".join(items) or argument.replace(" ", ".", 1)
-                if asked not in _KNOWN:
-                    raise self.refusal("forbidden global", f"asks for {_short(asked)}; nothing was run")
-                return _Name(_KNOWN[asked])
-            case "REDUCE", [_Name(name=called), tuple(arguments)]:
-                return self.call(called, arguments)
-            case "BUILD", [_Made() as made, state]:
-                made.value = self.with_state(made.value, state)
-                return made
-            case "REDUCE" | "BUILD", [target, given]:
-                does = "calls" if name == "REDUCE" else "gives a state to"
-                raise self.refusal("forbidden call", f"{does} {_text(target)} with {_text(given)}")
-        asked = name if argument is None else f"{name} {_short(argument)}"
-        raise self.refusal("forbidden instruction", f"asks for {asked}, which is not data")
-
-    def with_items(self, found: dict[str, Any], items: list[Any]) -> dict[str, Any]:
-        # Text alone: hashes of forged numbers could collide, those of deep tuples recurse.
-        for key in items[::2]:
-            if not isinstance(key, str):
-                raise self.wrong(f"has a dict whose key is {_text(key)}")
-        found.update(zip(items[::2], items[1::2], strict=True))
-        return found
-
-    def call(self, name: str, arguments: tuple) -> Any:
-        match name, arguments:
-            case "_reconstruct", (_Name(name="ndarray"), (0,), b"b"):
-                return _Made(None)
-            case "dtype", (str(code), _, _) if _DTYPE.fullmatch(code):
-                return _Made(np.dtype(object if code[0] == "O" else code))
-            case "dtype", (code, *_):
-                raise self.refusal("forbidden dtype", f"has an array of dtype {_text(code)}")
-            case "scalar", (_Made(value=np.dtype() as dtype), bytes(raw)):
-                scalar = self.array(raw, (), dtype, "C")
-                # numpy does not check text, and Python fails on forged characters: leave text as it is.
-                return scalar.item() if scalar.dtype.kind in "fiub" else _Made(scalar)
-            case "_frombuffer", (bytes() | bytearray() as raw, _Made(value=np.dtype() as dtype), shape, o):
-                return _Made(self.array(raw, shape, dtype, order=o))
-            case "encode", (str(text), "latin1"):
-                self.count_bytes(len(text))
-                return text.encode("latin1")
-            case "bytes", ():
-                return b""
-        raise self.refusal("forbidden call", f"calls the name {name} with {_text(arguments)}")
-
-    def with_state(self, value: Any, state: Any) -> np.dtype | np.ndarray | list[Any]:
-        match value, state:
-            case np.dtype() as dtype, (3, "<" | ">" | "|" | "=" as byte_order, None, None, None, _, _, _):
-                return dtype.newbyteorder(byte_order)
-            case np.dtype(), _:
-                raise self.refusal("forbidden dtype", "has a dtype with fields or with metadata")
-            case None, (1, (n,), _Made(value=np.dtype(kind="O")), _, list(items)) if n == len(items):
-                if any(isinstance(item, _Made) and item.value is None for item in items):
-                    raise self.refusal("shared container", "has an array that holds itself")
-                return items
-            case None, (1, shape, _Made(value=np.dtype() as dtype), is_fortran, bytes(raw)):
-                return self.array(raw, shape, dtype, "F" if is_fortran else "C")
-        raise self.refusal("false header", "has an array whose state is no numeric array's")
-
-    def array(self, raw: bytes | bytearray, shape: Any, dtype: np.dtype, order: Any) -> np.ndarray:
-        # First the sizes, in exact integers: numpy is called only with what the file really holds.
-        fits = type(shape) is tuple and len(shape) <= 32 and dtype.kind != "O" and order in ("C", "F")
-        fits = fits and all(type(n) is int and 0 <= n <= len(self.content) for n in shape)
-        if not fits or math.prod(shape) * dtype.itemsize != len(raw):
-            what = f"declares an array of dtype {dtype} whose shape does not fit its {len(raw)} bytes"
-            raise self.refusal("false header", what)
-        self.count_bytes(len(raw))
-        array: np.ndarray = np.ndarray(shape, dtype, buffer=raw, order=order)
-        array = array.astype(dtype.newbyteorder("="), copy=False)
-        array.flags.writeable = False
-        return array
-
-    def count_bytes(self, n: int) -> None:
-        # Twice, since protocols 0 to 2 carry bytes as text that is encoded first and made an array then.
-        self.n_bytes_made += n
-        if self.n_bytes_made > 2 * len(self.content):
-            raise self.refusal("too many objects", f"unpacks its {len(self.content)} bytes more than twice")
-
-    def refusal(self, reason: str, what: str) -> PickleRefused:
-        return PickleRefused(reason, f"{self.name} {what}. {_MEND}")
-
-    def unreadable(self, problem: object) -> PickleRefused:
-        begin = f"it begins with {self.content[:12]!r} and makes no sense after byte {self.position}"
-        return self.refusal("not a readable pickle", f"is not a readable pickle: {begin} ({_short(problem)})")
-
-    def wrong(self, what: str) -> ClipError:
-        return ClipError("wrong type", f"{self.name} {what}; {_EXPECTED}.")
-
-
-def _clips(content: Any, file: _Pickle) -> list[PickledClip]:
+def _clips(content: Any, file: Unpickler) -> list[PickledClip]:
     match content:
-        case {"audio_data": audio}:
-            pairs = _columns(_opened(audio), _opened(content.get("valence", _NO_VALENCE)), file)
+        case {"audio_data": _}:
+            triples = _columns(content, file)
         case list() | tuple() if any(isinstance(entry, dict) for entry in content):
-            pairs = [
-                (entry["audio_data"], entry.get("valence", _NO_VALENCE))
+            triples = [
+                (entry["audio_data"], entry.get("valence", _NO_VALENCE), _rates(entry))
                 if isinstance(entry, dict) and "audio_data" in entry
-                else (entry, _NO_ENTRY)
+                else (entry, _NO_ENTRY, ())
                 for entry in content
             ]
         case _:
-            raise file.wrong(f"holds {_text(content)}")
+            raise file.wrong(f"holds {text_of(content)}")
     # An audio and valence in many places (oversampling) are one clip: a million references cost no more.
-    clips: dict[tuple[int, int], PickledClip] = {}
+    clips: dict[tuple[int, ...], PickledClip] = {}
+    keys = [(id(audio), id(valence), *map(id, rates)) for audio, valence, rates in triples]
     n_unusable = 0
-    for audio, valence in pairs:
-        key = id(audio), id(valence)
+    for key, (audio, valence, rates) in zip(keys, triples, strict=True):
         if key not in clips:
-            clips[key] = _clip(audio, valence, file)
+            clips[key] = _clip(audio, valence, rates, file)
             problem = clips[key].audio_problem
             n_unusable += problem is not None
-            if problem and (len(pairs) == 1 or n_unusable > _MAX_UNUSABLE):
-                raise file.wrong(f"holds {n_unusable} of {len(pairs)} clips without audio: {problem}")
-    return [clips[id(audio), id(valence)] for audio, valence in pairs]
+            if problem and (len(triples) == 1 or n_unusable > _MAX_UNUSABLE):
+                raise file.wrong(f"holds {n_unusable} of {len(triples)} clips without audio: {problem}")
+    return [clips[key] for key in keys]
 
 
-def _columns(audio: Any, valence: Any, file: _Pickle) -> list[tuple[Any, Any]]:
-    """Audio and valence of each clip: the rows of the two columns, or the two values of one clip."""
-    if isinstance(audio, np.ndarray) and audio.ndim == 2:
-        if audio.shape[1] < 3:
-            what = "clips of fewer than three samples, or one clip as samples by channels"
-            raise file.wrong(f"holds as 'audio_data' {_text(audio)}: {what}")
-        audio = list(audio)
-    elif not (isinstance(audio, list | tuple) and any(isinstance(i, list | tuple | _Made) for i in audio)):
-        return [(audio, valence)]
+def _rates(entry: dict[str, Any]) -> tuple[Any, ...]:
+    """All sample rates that one dict names; more than one must be equal."""
+    return tuple(entry[key] for key in _RATE_KEYS if key in entry)
+
+
+def _columns(content: dict[str, Any], file: Unpickler) -> list[tuple[Any, Any, tuple[Any, ...]]]:
+    """Audio, valence and sample rates of each clip in a dict of columns, or of the one clip that it holds."""
+    audio, valence = opened(content["audio_data"]), opened(content.get("valence", _NO_VALENCE))
+    if not _has_a_clip_per_row(audio, valence):
+        return [(audio, valence, _rates(content))]
+    columns = {"valence": valence} | {key: opened(content[key]) for key in _RATE_KEYS if key in content}
+    for key, column in columns.items():
+        if isinstance(column, np.ndarray) and column.ndim and column.dtype.kind in "fiub":
+            column = column.reshape(-1).tolist()
+        if column is _NO_VALENCE or (key != "valence" and not isinstance(column, list | tuple)):
+            column = [column] * len(audio)
+        if not isinstance(column, list | tuple) or len(column) != len(audio):
+            raise file.wrong(f"holds {len(audio)} clips as 'audio_data' and {text_of(column)} as '{key}'")
+        columns[key] = column
+    return [(row, rating, tuple(own)) for row, rating, *own in zip(audio, *columns.values(), strict=True)]
+
+
+def _has_a_clip_per_row(audio: Any, valence: Any) -> bool:
+    """Whether audio is a column of clips; otherwise it is one clip, whose channels may be its rows."""
+    is_list = isinstance(audio, list | tuple)
+    if is_list and any(isinstance(row, list | tuple | Built) for row in audio):
+        shapes = {_shape(opened(row)) for row in audio}
+        if len(shapes) > 1:
+            return True
+        shape = (len(audio), *shapes.pop())
+    elif isinstance(audio, np.ndarray) and audio.ndim > 1 and len(audio):
+        shape = audio.shape
+    else:
+        return isinstance(audio, np.ndarray) and audio.ndim > 1
     if valence is _NO_VALENCE:
-        return [(row, valence) for row in audio]
-    if isinstance(valence, np.ndarray) and valence.ndim and valence.dtype.kind in "fiub":
-        valence = valence.reshape(-1).tolist()
-    if not isinstance(valence, list | tuple) or len(valence) != len(audio):
-        raise file.wrong(f"holds {len(audio)} clips as 'audio_data' and {_text(valence)} as 'valence'")
-    return list(zip(audio, valence, strict=True))
+        is_column = is_list and isinstance(audio[0], Built)
+        return is_column or len(shape) > 2 or not (shape[0] <= 2 or shape[1] <= _MOST_CHANNELS)
+    n_valences = 1
+    if isinstance(valence, list | tuple | np.ndarray):
+        n_valences = valence.size if isinstance(valence, np.ndarray) else len(valence)
+    # Where neither fits, the message for columns names both numbers.
+    return n_valences > 1 or not _is_one_clip(shape)
 
 
-def _clip(audio: Any, valence: Any, file: _Pickle) -> PickledClip:
-    audio, valence = _opened(audio), _opened(valence)
-    number = problem = valence_problem = None
+def _shape(row: Any) -> tuple[int, ...]:
+    """Of an array or a flat list; -1 for something else."""
+    if isinstance(row, np.ndarray):
+        return row.shape
+    return (len(row) if isinstance(row, list | tuple) else -1,)
+
+
+def _is_one_clip(shape: tuple[int, ...]) -> bool:
+    axes = [n for n in shape if n != 1]
+    return len(axes) <= 1 or (len(axes) == 2 and min(axes) <= _MOST_CHANNELS)
+
+
+def _clip(audio: Any, valence: Any, rates: tuple[Any, ...], file: Unpickler) -> PickledClip:
+    audio = opened(audio)
+    number = rate = problem = valence_problem = None
     if valence is _NO_ENTRY:
-        problem = f"expected a dict with 'audio_data', not {_text(audio)}"
+        problem = f"expected a dict with 'audio_data', not {text_of(audio)}"
     elif isinstance(audio, list | tuple):
         audio, problem = _from_list(audio, file)
-    elif not (isinstance(audio, np.ndarray) and audio.ndim == 1 and audio.dtype.kind in "fiu"):
-        problem = f"'audio_data' is {_text(audio)}, not 1-D real numbers"
-    if isinstance(valence, np.ndarray) and valence.size == 1 and valence.dtype.kind in "fiu":
-        valence = valence.item()
-    if type(valence) is float or (type(valence) is int and valence.bit_length() < 1024):
-        number = float(valence)
-    elif valence is not _NO_VALENCE and valence is not _NO_ENTRY:
-        valence_problem = f"not a number: {_text(valence)}"
-    return PickledClip(audio if problem is None else _NO_AUDIO, number, problem, valence_problem)
+    is_array = isinstance(audio, np.ndarray) and audio.dtype.kind in "fiu" and audio.ndim > 0
+    if problem is None and not (is_array and _is_one_clip(audio.shape)):
+        problem = f"'audio_data' is {text_of(audio)}, not 1-D real numbers, or 2-D with up to 8 channels"
+    try:
+        rate = _sample_rate(rates)
+    except ValueError as error:
+        problem = problem or str(error)
+    try:
+        number = None if valence is _NO_VALENCE or valence is _NO_ENTRY else _number(valence)
+    except ValueError as error:
+        valence_problem = str(error)
+    audio = _NO_AUDIO if problem else _with_channels_last(audio)
+    return PickledClip(audio, number, problem, valence_problem, rate)
 
 
-def _from_list(values: list | tuple, file: _Pickle) -> tuple[np.ndarray, str | None]:
+def _with_channels_last(audio: np.ndarray) -> np.ndarray:
+    axes = [n for n in audio.shape if n != 1]
+    if len(axes) < 2 or 0 in axes:
+        return audio.reshape(-1)
+    audio = audio.reshape(axes)
+    return audio.T if axes[0] < axes[1] else audio
+
+
+def _from_list(values: list | tuple, file: Unpickler) -> tuple[np.ndarray, str | None]:
+    """The array of a list of numbers, or of a list of rows of equal length; or why there is none."""
+    rows = [opened(row) for row in values]
+    if values and all(isinstance(row, list | tuple | np.ndarray) for row in rows):
+        made = [(row, None) if isinstance(row, np.ndarray) else _from_numbers(row, file) for row in rows]
+        first = made[0][0]
+        if all(not wrong and row.shape == first.shape and row.dtype.kind in "fiu" for row, wrong in made):
+            file.count_bytes(sum(row.nbytes for row in rows if isinstance(row, np.ndarray)))
+            audio = np.stack([row for row, _ in made])
+            audio.flags.writeable = False
+            return audio, None
+    return _from_numbers(values, file)
+
+
+def _from_numbers(values: list | tuple, file: Unpickler) -> tuple[np.ndarray, str | None]:
     file.count_bytes(len(values))  # the same array of objects, or tuple, may be in many clips
     kinds = set(map(type, values))
     if kinds <= {int, float}:
         try:
             audio = np.array(values, dtype=np.int64 if kinds == {int} else np.float64)
         except OverflowError:
-            return _NO_AUDIO, f"'audio_data' is {_text(values)}, one of them too large for 64 bits"
+            return _NO_AUDIO, f"'audio_data' is {text_of(values)}, one of them too large for 64 bits"
         audio.flags.writeable = False
         return audio, None
     stranger = next(item for item in values if type(item) not in (int, float))
-    return _NO_AUDIO, f"'audio_data' is {_text(values)}, among them {_text(stranger)}"
+    return _NO_AUDIO, f"'audio_data' is {text_of(values)}, among them {text_of(stranger)}"
 
 
-def _opened(value: Any) -> Any:
-    return value.value if isinstance(value, _Made) else value
+def _sample_rate(rates: tuple[Any, ...]) -> int | None:
+    """The one sample rate in Hz, None where there is none; raises ValueError, which says what is wrong."""
+    found = sorted({rate for rate in map(_number, rates) if rate is not None})
+    if len(found) > 1 or any(rate % 1 or not _LOWEST_RATE <= rate <= _HIGHEST_RATE for rate in found):
+        given = " and ".join(f"{rate:g}" for rate in found)
+        raise ValueError(
+            f"stored with the sample rate {given} Hz; expected one whole number from {_LOWEST_RATE} to "
+            f"{_HIGHEST_RATE} Hz"
+        )
+    return int(found[0]) if found else None
 
 
-def _short(value: object) -> str:
-    """At most 80 characters, all of them printable: a message may end in a report."""
-    return str(value)[:80].encode("unicode_escape").decode("ascii")
-
-
-def _text(value: Any) -> str:
-    """What a value is, in a few words whose length no file can drive up."""
-    match _opened(value):
-        case np.ndarray() as array:
-            return f"an array of dtype {array.dtype} and shape {array.shape}"
-        case str(text):
-            return f"str '{_short(text)}'"
-        case int(number) if number.bit_length() > 64:
-            return f"an int of {number.bit_length()} bits"
-        case None | int() | float() as constant:
-            return str(constant)
-        case dict() as found:
-            return f"a dict with the keys {', '.join(map(_short, islice(found, 8))) or '(none)'}"
-        case list() | tuple() | bytes() | bytearray() as sequence:
-            return f"a {type(sequence).__name__} of {len(sequence)} items"
-        case _Name(name=name):
-            return f"the name {name}"
-    return "a dtype"
+def _number(stored: Any) -> float | None:
+    """A number, which may be text or in a list of one; None for what marks a missing one; else ValueError."""
+    value = opened(stored)
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = opened(value[0])
+    if isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "fiu":
+        value = value.item()
+    if isinstance(value, str):
+        if _NUMBER.fullmatch(value.strip()):
+            value = float(value)
+        elif value.strip().lower() in MISSING:
+            value = None
+    if value is None or (type(value) is float and math.isnan(value)):
+        return None
+    if type(value) is float or (type(value) is int and value.bit_length() < 1024):
+        return float(value)
+    raise ValueError(f"not a number: {text_of(stored)}")

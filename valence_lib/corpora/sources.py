@@ -1,19 +1,25 @@
-"""Where clips come from: a course folder of pickles, a manifest of audio files, the embedded demo.
+"""Where clips come from: a course folder of pickles, a table of labels with audio files, the embedded demo.
 
 A corpus is a lazy sequence of `Clip`: opening it lists the clips, indexing reads one. It is never written to.
 """
 
 import copy
-import csv
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from valence_lib.corpora.columns import parse_columns
+from valence_lib.corpora.file_kinds import PICKLE_SUFFIXES, is_clutter, name_text, printable
+from valence_lib.corpora.labels import SUBSET_NAMES, LabelRow, read_labels
+from valence_lib.corpora.locating import Files
 from valence_lib.corpora.pickles import PickledClip, read_course_pickle
+from valence_lib.corpora.tables import TABLE_SUFFIXES
 from valence_lib.corpora.waveforms import Waveform, read_audio, resample, to_waveform
 from valence_lib.errors import ClipError, CorpusError
 
@@ -21,12 +27,11 @@ COURSE_SUBSETS = ("train", "validation", "test")
 COURSE_SAMPLE_RATE = 8000  # Hz, of the audio in course pickles
 DEMO = Path(__file__).parent / "demo"
 WHAT_IS_TAKEN = (
-    "'demo'; a course folder with train/*.pkl and test/*.pkl; one pickle that holds many clips; "
-    "or a manifest, that is, a CSV with the columns file and valence, or the folder that holds it"
+    "'demo'; a course folder with train/*.pkl and test/*.pkl; one pickle that holds many clips; or a table "
+    "of labels (CSV, Excel, Parquet or JSON lines) with the columns file and valence, or its folder"
 )
-_MISSING = {"", "na", "nan", "null", "none"}  # how tables mark a missing rating
-_ABOUT_FILE = "corpus.json"  # next to a manifest: describes the corpus
-RATER_COLUMN = re.compile(r"valence_a\d+")  # one rater's valence
+_ABOUT_FILE = "corpus.json"  # next to a table of labels: describes the corpus
+_MOST_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,14 @@ class Corpus(Sequence[Clip]):
         sample_rate: Hz, to which every waveform is resampled.
         about: the corpus's description of itself (corpus.json): "description", "synthetic", "lowest_mse".
         entries: of each clip, what `read` needs, and the subset to which the corpus assigns it, else "".
+
+    Attributes:
+        form: how the corpus is stored, in a few words.
+        notes: sentences about how it was read, for everyone who uses the results; empty for an ordinary one.
     """
+
+    form = ""
+    notes: Sequence[str] = ()
 
     def __init__(
         self,
@@ -102,10 +114,29 @@ class Corpus(Sequence[Clip]):
         """The subset to which the corpus assigns the clip at a position, without reading it; else ""."""
         return self._entries[index][1]
 
+    def valences(self) -> NDArray[np.float64]:
+        """The rating of each clip; NaN where there is none [shape=(clips,)].
+
+        A corpus that knows its ratings without decoding audio overrides this; they are then checked at once.
+        """
+
+        def of_clip(index: int) -> float | None:
+            try:
+                return self.read(index).valence
+            except ClipError:  # it is reported when the clip is read again
+                return None
+
+        values = map(of_clip, range(len(self)))
+        return np.array([math.nan if value is None else value for value in values], np.float64)
+
+    def speakers(self) -> list[str]:
+        """The speaker of each clip; "" where unknown."""
+        return [""] * len(self)
+
     @property
     def names_speakers(self) -> bool:
         """Whether every clip has a speaker's name."""
-        return False
+        return all(self.speakers())
 
     def files(self) -> list[Path]:
         """All files from which the clips and their labels are read, whether they exist or not."""
@@ -124,19 +155,36 @@ class Corpus(Sequence[Clip]):
 class CourseFolder(Corpus):
     """Course pickles, one clip a file: train/NNNNN.pkl with labels, test/NNNNN.pkl with or without.
 
-    The format names no speakers; its audio is taken to be at 8000 Hz. `files`: each clip's file and subset.
+    The format names no speakers. Its audio is taken to be at 8000 Hz where a pickle does not give its rate.
+    `files`: each clip's file and subset.
     """
 
-    def __init__(self, name: str, files: Sequence[tuple[Path, str]], sample_rate: int):
-        ids = [f"{subset}/{path.name}" if subset else path.name for path, subset in files]
+    form = "a folder of pickles"
+
+    def __init__(
+        self, name: str, files: Sequence[tuple[Path, str]], sample_rate: int, notes: Sequence[str] = ()
+    ):
+        ids = [
+            printable(f"{path.parent.name}/{path.name}" if subset else path.name) for path, subset in files
+        ]
         super().__init__(name, ids, sample_rate, {}, files)
+        self.notes = notes
 
     def read(self, index: int) -> Clip:
         path, subset = self._entries[index]
         clips = read_course_pickle(path)
         if len(clips) != 1:
-            raise ClipError("wrong type", f"{path.name!r} holds {len(clips)} clips; expected one.")
+            raise ClipError("wrong type", f"'{name_text(path.name)}' holds {len(clips)} clips; expected one.")
         return _course_clip(self.ids[index], clips[0], subset, self.sample_rate)
+
+    def valences(self) -> NDArray[np.float64]:
+        def of_file(path: Path) -> Iterator[PickledClip]:
+            try:
+                yield from read_course_pickle(path)[:1]
+            except ClipError:  # it is reported when the clip is read
+                return
+
+        return _valences(next(of_file(path), None) for path, _ in self._entries)
 
     def files(self) -> list[Path]:
         return [path for path, _ in self._entries]
@@ -149,6 +197,8 @@ class PickledCorpus(Corpus):
         CorpusError: a pickle cannot be read.
     """
 
+    form = "pickles that hold many clips"
+
     def __init__(self, name: str, files: Sequence[tuple[Path, str]], sample_rate: int):
         self._paths = [path for path, _ in files]
         ids, entries = [], []
@@ -159,14 +209,22 @@ class PickledCorpus(Corpus):
                 message = f"the corpus {path.name!r} cannot be read ({error.reason}): {error}"
                 raise CorpusError(message) from error
             entries += [(clip, subset) for clip in clips]
-            ids += [f"{path.name}#{position}" for position in range(len(clips))]
+            ids += [f"{printable(path.name)}#{position}" for position in range(len(clips))]
         super().__init__(name, ids, sample_rate, {}, entries)
 
     def read(self, index: int) -> Clip:
         return _course_clip(self.ids[index], *self._entries[index], self.sample_rate)
 
+    def valences(self) -> NDArray[np.float64]:
+        return _valences(clip for clip, _ in self._entries)
+
     def files(self) -> list[Path]:
         return self._paths
+
+
+def _valences(clips: Iterable[PickledClip | None]) -> NDArray[np.float64]:
+    values = [math.nan if clip is None or clip.valence is None else clip.valence for clip in clips]
+    return np.array(values, np.float64)
 
 
 def _course_clip(clip_id: str, clip: PickledClip, subset: str, sample_rate: int) -> Clip:
@@ -184,60 +242,67 @@ def course_waveform(clip: PickledClip, sample_rate: int) -> Waveform:
     """
     if clip.audio_problem is not None:
         raise ClipError("wrong type", f"the audio is {clip.audio_problem}.")
-    return resample(to_waveform(clip.audio), COURSE_SAMPLE_RATE, sample_rate)
+    return resample(to_waveform(clip.audio), clip.sample_rate or COURSE_SAMPLE_RATE, sample_rate)
 
 
 class Manifest(Corpus):
-    """Audio files listed by a CSV: `file,valence[,speaker,...]`, raters as valence_a1, valence_a2, ...
+    """Audio files, or segments of them, listed by a table of labels; see `labels.read_labels`.
 
-    Where there is no valence column, valence is the mean of the raters. A column `part` with
-    train, validation and test assigns the clips to subsets.
+    Where there is no column of the valence, it is the mean of the raters.
+
+    Args:
+        path: of the table.
+        columns: the table's names of columns, as `COLUMNS=` gives them.
 
     Raises:
-        CorpusError: the CSV or the corpus.json next to it cannot be read, or the CSV lacks a column.
+        CorpusError: the table or the corpus.json next to it cannot be read, or no row can be used.
     """
 
-    def __init__(self, path: Path, sample_rate: int, name: str):
+    def __init__(self, path: Path, sample_rate: int, name: str, columns: str = ""):
         self._path, self._folder = path, path.parent
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file)
-                columns = list(reader.fieldnames or ())
-                rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise CorpusError(f"the manifest {path} cannot be read as CSV in UTF-8: {error}") from error
-        self._raters = [column for column in columns if RATER_COLUMN.fullmatch(column)]
-        if "file" not in columns or not ("valence" in columns or self._raters):
-            raise CorpusError(
-                f"the manifest {path} has the columns {', '.join(columns) or '(none)'}; expected file and "
-                "valence (or raters as valence_a1, valence_a2, ...). Name them so in its first line."
+        labels = read_labels(path, parse_columns(columns))
+        files = Files(self._folder, [row.file for row in labels.rows if row.file])
+        self._paths = files.paths
+        rows = [replace(row, problem=row.problem or files.problems.get(row.file)) for row in labels.rows]
+        self._check_usable(rows)
+        self.form, notes = labels.form, list(labels.notes)
+        if files.respelled:
+            given, found = next(iter(files.respelled.items()))
+            notes.append(
+                f"{len(files.respelled):,} files have other names in the table, such as '{found}' the name "
+                f"'{given}'."
             )
-        entries = [(row, row.get("part", "")) for row in rows]
-        if unknown := sorted({subset for _, subset in entries} - {"", *COURSE_SUBSETS}):
-            raise CorpusError(
-                f"the manifest {path} has {', '.join(unknown)} in its column part; expected nothing or "
-                f"{', '.join(COURSE_SUBSETS)}. Rename them, or omit the column to have the clips split."
-            )
-        super().__init__(name, [row["file"] for row in rows], sample_rate, _about(self._folder), entries)
+        self.notes = notes
+        entries = [(row, row.subset) for row in rows]
+        super().__init__(name, [row.id for row in rows], sample_rate, _about(self._folder), entries)
+
+    def _check_usable(self, rows: Sequence[LabelRow]) -> None:
+        if rows and all(row.problem for row in rows):
+            first = "".join(f"\n  {row.id or row.place}: {row.problem}" for row in rows[:3])
+            raise CorpusError(f"none of the {len(rows):,} rows of {self._path.name!r} can be used:{first}")
 
     def read(self, index: int) -> Clip:
         row, subset = self._entries[index]
-        waveform = read_audio(self._folder / row["file"], self.sample_rate)
-        given = {rater: row[rater] for rater in self._raters if row[rater].lower() not in _MISSING}
-        ratings = {rater: _number(text, rater) for rater, text in given.items()}
-        valence = sum(ratings.values()) / len(ratings) if ratings else None
-        if row.get("valence"):
-            valence = _number(row["valence"], "valence")
-        labels = {c: text for c, text in row.items() if c not in ("file", "valence", "part", *self._raters)}
-        ratings = {rater: ratings.get(rater, math.nan) for rater in self._raters}
-        return Clip(row["file"], waveform, self.sample_rate, valence, subset, labels, ratings)
+        if row.problem:
+            raise row.problem
+        waveform = read_audio(self._paths[row.file], self.sample_rate, row.start or 0.0, row.end)
+        return Clip(row.id, waveform, self.sample_rate, row.valence, subset, row.labels, row.ratings)
 
-    @property
-    def names_speakers(self) -> bool:
-        return all(row.get("speaker") for row, _ in self._entries)
+    def valences(self) -> NDArray[np.float64]:
+        values = (None if row.problem else row.valence for row, _ in self._entries)
+        return np.array([math.nan if value is None else value for value in values], np.float64)
+
+    def speakers(self) -> list[str]:
+        return [row.labels.get("speaker", "") for row, _ in self._entries]
 
     def files(self) -> list[Path]:
-        return [self._path, self._folder / _ABOUT_FILE, *(self._folder / clip for clip in self.ids)]
+        return [self._path, self._folder / _ABOUT_FILE, *self._paths.values()]
+
+    def cut(self, start: int, stop: int) -> Self:
+        chosen = super().cut(start, stop)
+        names = {row.file for row, _ in chosen._entries}
+        chosen._paths = {name: path for name, path in self._paths.items() if name in names}
+        return chosen
 
 
 def _about(folder: Path) -> dict[str, object]:
@@ -253,50 +318,75 @@ def _about(folder: Path) -> dict[str, object]:
         ) from error
 
 
-def _number(text: str, column: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        message = f"the column {column} holds {text!r}; expected a number."
-        raise ClipError("label not a number", message) from None
-
-
-def open_corpus(where: str | Path, sample_rate: int = COURSE_SAMPLE_RATE) -> Corpus:
-    """Open a corpus as `CORPUS=` names it: "demo", a course folder, one pickle, a manifest or its folder.
+def open_corpus(where: str | Path, sample_rate: int = COURSE_SAMPLE_RATE, columns: str = "") -> Corpus:
+    """Open a corpus as `CORPUS=` names it: "demo", a course folder, a pickle, or a table of labels.
 
     Args:
         sample_rate: Hz, to which every waveform is resampled.
+        columns: the table's names of columns where these are not the usual ones, as in
+            "valence=EmoVal,speaker=who".
 
     Raises:
-        CorpusError: nothing is there, or nothing in a known format.
+        CorpusError: nothing is there, nothing in a known format, or something that can be read in two ways.
+        SettingsError: `columns` cannot be understood.
     """
     if str(where) == "demo":
         return Manifest(DEMO / "labels.csv", sample_rate, "demo")
     path = Path(where).expanduser()
-    name = path.resolve().name
+    name = name_text(path.resolve().name)
     if not path.exists():
-        raise CorpusError(f"there is no corpus at {str(where)!r}; expected {WHAT_IS_TAKEN}.")
-    if path.is_file() and path.suffix in (".pkl", ".pickle"):
-        return PickledCorpus(path.stem, [(path, "")], sample_rate)
+        raise CorpusError(f"there is no corpus at '{name_text(str(where))}'; expected {WHAT_IS_TAKEN}.")
+    if path.is_file() and path.suffix.lower() in PICKLE_SUFFIXES:
+        return PickledCorpus(name_text(path.stem), [(path, "")], sample_rate)
     if path.is_file():
-        return Manifest(path, sample_rate, name if path.suffix != ".csv" else path.resolve().parent.name)
-    files = [(file, subset) for subset in COURSE_SUBSETS for file in sorted(path.glob(f"{subset}/*.pkl"))]
-    if files:
-        return CourseFolder(name, files, sample_rate)
-    if files := [(file, subset) for subset in COURSE_SUBSETS for file in path.glob(f"{subset}.pkl")]:
-        return PickledCorpus(name, files, sample_rate)
-    if files := [(file, "") for file in sorted(path.glob("*.pkl"))]:
-        return CourseFolder(name, files, sample_rate)
-    tables = list(path.glob("labels.csv")) or list(path.glob("*.csv"))
+        is_table = path.suffix.lower() in TABLE_SUFFIXES
+        return Manifest(
+            path, sample_rate, name_text(path.resolve().parent.name) if is_table else name, columns
+        )
+    entries = sorted(entry for entry in path.iterdir() if not is_clutter(entry.name))
+    if found := _course_files(entries):
+        files, notes = found
+        return CourseFolder(name, files, sample_rate, notes)
+    pickles = [entry for entry in entries if entry.suffix.lower() in PICKLE_SUFFIXES and entry.is_file()]
+    if of_subsets := [(file, subset) for subset in COURSE_SUBSETS for file in pickles if file.stem == subset]:
+        return PickledCorpus(name, of_subsets, sample_rate)
+    if pickles:
+        return CourseFolder(name, [(file, "") for file in pickles], sample_rate)
+    tables = [entry for entry in entries if entry.suffix.lower() in TABLE_SUFFIXES]
+    tables = [table for table in tables if table.stem.lower() == "labels"] or tables
     if len(tables) == 1:
-        return Manifest(tables[0], sample_rate, name)
-    found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
-    raise CorpusError(f"{str(where)!r} holds {found}; expected {WHAT_IS_TAKEN}.")
+        return Manifest(tables[0], sample_rate, name, columns)
+    listed = ", ".join(name_text(entry.name) for entry in entries[:_MOST_SHOWN]) or "nothing"
+    several = f" Give one of the tables, as in CORPUS={tables[0].name}." if tables else ""
+    raise CorpusError(f"'{name_text(str(where))}' holds {listed}; expected {WHAT_IS_TAKEN}.{several}")
+
+
+def _course_files(entries: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[str]] | None:
+    """The pickles of a course folder with their subsets, and notes; None where there are none."""
+    names = {name: subset for subset, spellings in SUBSET_NAMES.items() for name in spellings}
+    folders: dict[str, list[Path]] = {}
+    ignored = []
+    for entry in entries:
+        if not entry.is_dir():
+            continue
+        found = sorted(
+            file
+            for file in entry.iterdir()
+            if file.suffix.lower() in PICKLE_SUFFIXES and not is_clutter(file.name)
+        )
+        if found and entry.name.lower() in names:
+            folders[entry.name] = found
+        elif found:
+            ignored.append(f"The folder '{name_text(entry.name)}' with {len(found):,} pickles is not read.")
+    if not folders:
+        return None
+    files = [(file, names[name.lower()]) for name, found in folders.items() for file in found]
+    return sorted(files, key=lambda file: COURSE_SUBSETS.index(file[1])), ignored
 
 
 def folder_of(where: str | Path) -> Path:
-    """Where the files of a corpus lie: its folder, the one file that it is, or the folder of its manifest."""
+    """Where the files of a corpus lie: its folder, the one file that it is, or the folder of its table."""
     if str(where) == "demo":
         return DEMO
     path = Path(where).expanduser()
-    return path.parent if path.suffix == ".csv" else path
+    return path.parent if path.suffix.lower() in TABLE_SUFFIXES else path

@@ -59,7 +59,11 @@ def occlude(
     time_edges = np.linspace(0, len(samples) / sample_rate, time_tiles + 1)
     band_edges = mel_frequencies(n_mels=bands + 1, fmin=0, fmax=sample_rate / 2, htk=True)
     hidden = _tiles(samples, sample_rate, n_fft, time_edges, band_edges)
-    versions = [waveform, *(np.clip(waveform - tile, -1, 1).astype(waveform.dtype) for tile in hidden)]
+    limit = max(1.0, float(np.abs(samples).max()))
+    versions = [
+        waveform,
+        *(np.clip(waveform - tile, -limit, limit).astype(waveform.dtype) for tile in hidden),
+    ]
     predictions = np.asarray(predict(versions), np.float64)
     change = (predictions[0] - predictions[1:]).reshape(time_tiles, bands)
     return Occlusion(change, time_edges, band_edges, float(predictions[0]))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from valence_lib.corpora.sources import RATER_COLUMN
+from valence_lib.corpora.columns import RATER_COLUMN
 from valence_lib.evaluation.bootstrap import Resampling, compare, groups_of
 from valence_lib.evaluation.metrics import METRICS, Array, ccc, mse
 

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from valence_lib.corpora.sources import WHAT_IS_TAKEN, Clip, Corpus, open_corpus
 from valence_lib.corpora.waveforms import Waveform, check_waveform, digest
 from valence_lib.errors import ClipError, CorpusError
@@ -47,6 +49,61 @@ class Inspection:
 QUARANTINE_COLUMNS = ["index", "id", "subset", "reason", "message", "twin"]
 
 
+_MOST_SHOWN = 3  # clips in a message
+
+
+def check_labels(corpus: Corpus, settings: CorpusSettings, protocol: str = "", n_folds: int = 0) -> None:
+    """Refuse a corpus whose ratings or speakers cannot be used, before any audio is decoded.
+
+    Args:
+        settings: the range of the ratings, and the seed of the split.
+        protocol, n_folds: of the split that will be made, as `splits.make_splits` takes them; "" for none.
+
+    Raises:
+        CorpusError: a rating is beyond the range, all ratings are equal, no clip is rated, or there are too
+            few clips or speakers for the split.
+    """
+    valences = corpus.valences()
+    rated = np.isfinite(valences)
+    if not rated.any():
+        raise CorpusError(f"none of the {len(corpus)} clips of {corpus.name!r} has a rating to learn from.")
+    low, high = valences[rated].min(), valences[rated].max()
+    beyond = np.flatnonzero(rated & ((valences < settings.valence_low) | (valences > settings.valence_high)))
+    if beyond.size:
+        first = ", ".join(f"{corpus.ids[n]!r} {valences[n]:g}" for n in beyond[:_MOST_SHOWN])
+        raise CorpusError(
+            f"{beyond.size:,} of {rated.sum():,} ratings of {corpus.name!r} are not between "
+            f"{settings.valence_low:g} and {settings.valence_high:g} ({first}{', ...' * (beyond.size > 3)}). "
+            f"The lowest is {low:g} and the highest {high:g}: give the ends of their scale, such as "
+            f"RANGE={math.floor(low)},{math.ceil(high)}, or RANGE=auto, or correct these ratings."
+        )
+    if low == high:
+        raise CorpusError(
+            f"all {rated.sum():,} ratings of {corpus.name!r} are {low:g}; expected ratings that differ. "
+            "Correct the column of the valence, or give another one, as in COLUMNS=valence=NAME."
+        )
+    if protocol:
+        import pandas as pd
+
+        from valence_lib.preprocess.splits import make_splits
+
+        subsets = [corpus.subset(index) for index in range(len(corpus))]
+        table = {"id": corpus.ids, "subset": subsets, "valence": valences, "speaker": corpus.speakers()}
+        clips = pd.DataFrame(table)
+        make_splits(clips[rated | (clips["subset"] == "test")], protocol, n_folds, settings.seed)
+
+
+def observed_range(corpus: Corpus) -> tuple[float, float]:
+    """The lowest and the highest rating of a corpus, rounded down and up to whole numbers, for RANGE=auto.
+
+    Raises:
+        CorpusError: no clip is rated, or all ratings are equal.
+    """
+    check_labels(corpus, CorpusSettings(-math.inf, math.inf))
+    valences = corpus.valences()
+    return float(np.floor(np.nanmin(valences))), float(np.ceil(np.nanmax(valences)))
+
+
 def inspect_corpus(
     corpus: Corpus,
     settings: CorpusSettings,
@@ -68,20 +125,22 @@ def inspect_corpus(
         progress: show a bar on standard error where that is a terminal.
 
     Raises:
-        CorpusError: no clip is usable, or no usable clip has a rating.
+        CorpusError: no clip is usable, or `check_labels` refuses the ratings.
         WorkerError: one of the processes was killed.
     """
     import pandas as pd
 
-    task = partial(_inspect_chunk, settings, features, folder)
+    check_labels(corpus, settings)
+    task = partial(_inspect_chunk, features, folder)
     chunks = in_chunks(corpus, task, workers, _MANY_CLIPS, "preprocess" if progress else "")
     usable, refused = ([row for chunk in chunks for row in chunk[kind]] for kind in (0, 1))
     if not usable:
         reasons = Counter(row["reason"] for row in refused).most_common()
         found = ", ".join(f"{reason}: {n}" for reason, n in reasons) or "it is empty"
+        first = "".join(f"\n  {row['id']}: {row['message']}" for row in refused[:_MOST_SHOWN])
         raise CorpusError(
             f"the corpus {corpus.name!r} has {len(corpus)} clips, of which none can be used ({found}); "
-            f"expected {WHAT_IS_TAKEN}."
+            f"expected {WHAT_IS_TAKEN}.{first}"
         )
     clips = pd.DataFrame(usable)
     if settings.clips_per_speaker:
@@ -103,7 +162,7 @@ def inspect_corpus(
 
 
 def _inspect_chunk(
-    settings: CorpusSettings, features: FeatureSettings, folder: Path | None, corpus: Corpus, first: int
+    features: FeatureSettings, folder: Path | None, corpus: Corpus, first: int
 ) -> tuple[list[_Row], list[_Row]]:
     """Rows of the usable and of the refused clips of `corpus`, whose first clip has the index `first`."""
     usable, refused = list[_Row](), list[_Row]()
@@ -112,7 +171,7 @@ def _inspect_chunk(
         try:
             clip = corpus.read(position)
             check_waveform(clip.waveform, features.n_fft)
-            _check_label(clip, settings)
+            _check_label(clip)
         except ClipError as error:
             found = {"index": first + position, "id": clip_id, "subset": corpus.subset(position)}
             refused.append(found | {"reason": error.reason, "message": str(error), "twin": ""})
@@ -138,18 +197,12 @@ def _store(folder: Path, waveforms: list[Waveform], usable: list[_Row], features
         first_frame += features.frames(waveform.size)
 
 
-def _check_label(clip: Clip, settings: CorpusSettings) -> None:
+def _check_label(clip: Clip) -> None:
     if clip.valence is None:
         if clip.subset != "test":
             raise ClipError("label missing", "the clip has no valence; only test clips may lack it.")
     elif not math.isfinite(clip.valence):
         raise ClipError("label not a number", f"the valence is {clip.valence}.")
-    elif not settings.valence_low <= clip.valence <= settings.valence_high:
-        raise ClipError(
-            "label out of range",
-            f"the valence is {clip.valence:g}; expected {settings.valence_low:g} to "
-            f"{settings.valence_high:g} (a corpus on another scale: RANGE=low,high).",
-        )
 
 
 def _describe(clip: Clip) -> dict[str, object]:
@@ -162,7 +215,7 @@ def _describe(clip: Clip) -> dict[str, object]:
         "duration_seconds": clip.waveform.size / clip.sample_rate,
         "digest": digest(clip.waveform),
     }
-    # A column of the manifest does not replace what was measured.
+    # A column of the labels does not replace what was measured.
     own = {"index", *measured, "shard", "first_frame"}
     labels = {column: text for column, text in clip.labels.items() if column not in own}
     return measured | labels | dict(clip.ratings)
@@ -177,11 +230,14 @@ def summarise(inspection: Inspection, corpus: Corpus) -> str:
     speakers = clips.loc[clips["speaker"] != "", "speaker"]
     lines = [
         f"corpus     {corpus.name}: {len(corpus)} clips, {len(clips)} taken, {len(quarantine)} in quarantine",
+        f"read as    {corpus.form}",
+        *(f"note       {note}" for note in corpus.notes),
         f"duration   {durations.min():.2f} to {durations.max():.2f} s, mean {durations.mean():.2f} s, "
         f"{durations.sum() / 3600:.3f} h in all",
         f"valence    {valence.min():g} to {valence.max():g}, mean {valence.mean():.3f}, "
         f"variance {valence.var(ddof=0):.4f}, {len(clips) - len(valence)} clips without",
-        f"speakers   {speakers.nunique() or 'not named: training and test may share voices'}",
+        f"speakers   {speakers.nunique() or 'not named: training and test may share voices'}"
+        + f", unknown for {len(clips) - len(speakers)} clips" * (0 < len(speakers) < len(clips)),
     ]
     if subsets := [f"{subset} {n}" for subset, n in clips["subset"].value_counts().items() if subset]:
         lines.append(f"subsets    {', '.join(subsets)}")

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from valence_lib.report.corpus_text import spreadsheet_cell
 from valence_lib.report.folder import load_frame
 
 
 def course_predictions(folder: Path, run: str) -> pd.DataFrame | None:
     """The predictions for an unlabelled test subset, one row a clip in the corpus's order.
 
-    A quarantined clip has the prediction of its duplicate, else the mean of the training ratings.
+    A quarantined clip has the prediction of its duplicate, else the mean of the training ratings. A name that
+    a spreadsheet would take for a formula begins with an apostrophe.
 
     Args:
         folder: of the report.
@@ -29,5 +31,8 @@ def course_predictions(folder: Path, run: str) -> pd.DataFrame | None:
     quarantine = load_frame(folder / "preprocess" / "quarantine.csv")
     for row in quarantine[quarantine["subset"] == "test"].itertuples(index=False):
         labels[row.index] = row.id, float(predictions.get(row.twin, training_mean))
-    rows = [(clip_id.removeprefix("test/"), f"{value:.4f}") for _, (clip_id, value) in sorted(labels.items())]
+    rows = [
+        (spreadsheet_cell(clip_id.removeprefix("test/")), f"{value:.4f}")
+        for _, (clip_id, value) in sorted(labels.items())
+    ]
     return pd.DataFrame(rows, columns=["ID", "Label"])

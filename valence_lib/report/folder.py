@@ -14,6 +14,7 @@ reports/<name>/
 
 from __future__ import annotations  # types of signatures are not imported
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from valence_lib.corpora.sources import RATER_COLUMN
+from valence_lib.corpora.columns import RATER_COLUMN
 from valence_lib.errors import RunError
 from valence_lib.evaluation.raters import raters
 from valence_lib.files import atomic_write, write_json
@@ -52,8 +53,11 @@ def run_name(model: str, preset: str, seed: int) -> str:
 
 def save_frame(destination: Path, frame: pd.DataFrame) -> None:
     """Write a table as CSV, with all digits of its numbers."""
+    text = frame.to_csv(index=False, lineterminator="\n")
+    if "\r" in text:  # before Python 3.13, it is not quoted, and read as the end of a row
+        text = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     with atomic_write(destination) as path:
-        frame.to_csv(path, index=False, lineterminator="\n")
+        path.write_text(text, encoding="utf-8", newline="")
 
 
 def load_frame(path: Path) -> pd.DataFrame:
@@ -120,6 +124,7 @@ def save_preprocessed(
     content = {
         "corpus": corpus.name,
         "description": corpus.about.get("description", ""),
+        "notes": list(corpus.notes),
         "synthetic": bool(corpus.about.get("synthetic", False)),
         "lowest_mse": corpus.about.get("lowest_mse"),
         "clips": len(clips),

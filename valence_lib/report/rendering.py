@@ -17,19 +17,22 @@ from __future__ import annotations  # what is only named in signatures is not im
 import json
 import mimetypes
 import re
+import shutil
 from base64 import b64encode
 from html import escape
-from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pandas as pd
 from IPython.display import Markdown, display
 
 from valence_lib.errors import NotebookError
 from valence_lib.files import atomic_write, temporary_folder
+from valence_lib.report.corpus_text import spreadsheet_cell, visible
+from valence_lib.report.page_check import check_page
+from valence_lib.report.transliteration import OPENING, fonts, transliterate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,9 +67,8 @@ _MP3_LEVEL = (160 - 32) / (160 - 8)  # libsndfile's scale from 160 kbit/s down t
 # "0.51 [0.48, 0.54]", "−0.3", "1e-3", "31 s"
 _NUMBER = re.compile(r"[<>≤≥≈±+\-−–]?\s?\.?\d[\d\s.,%±×+\-−–()\[\]*†‡eE]*(?:\s[a-zA-Zµ]{1,3})?")
 _LONGEST_UNBROKEN = 24  # characters of a cell that a narrow screen can show on one line
-
-_LOADING_TAGS = {"script", "iframe", "frame", "object", "embed", "base", "applet"}
-_LOADING_ATTRIBUTES = {"src", "srcset", "poster", "data", "background", "xlink:href"}
+_FORMULA = re.compile(r"\$|\\[(\[]|\\begin")
+_NO_MATHJAX = " tex2jax_ignore mathjax_ignore"  # Jupyter typesets formulas in HTML too
 
 
 def figure(fig: Figure, number: str, caption: str, alt: str, folder: Path | None = None) -> None:
@@ -82,10 +84,12 @@ def figure(fig: Figure, number: str, caption: str, alt: str, folder: Path | None
         NotebookError: one of the texts is empty.
     """
     from matplotlib import pyplot as plt
+    from matplotlib.text import Text
 
     _require(f"figure {number!r}", number=number, caption=caption, alt=alt)
     image = BytesIO()
     unsigned = {"Software": None}  # else matplotlib signs the file with its version
+    transliterated = any(OPENING in text.get_text() for text in fig.findobj(Text))
     fig.savefig(image, dpi=_FIGURE_DPI, bbox_inches="tight", facecolor="white", metadata=unsigned)
     plt.close(fig)
     png = image.getvalue()
@@ -94,21 +98,23 @@ def figure(fig: Figure, number: str, caption: str, alt: str, folder: Path | None
             path.write_bytes(png)
     # From the PNG's header: tight cropping changes the figure's own width.
     width = int.from_bytes(png[16:20]) * 96 // _FIGURE_DPI  # CSS pixels
-    display(
-        {"image/png": b64encode(png).decode(), "text/plain": f"{number}. {caption}"},
-        metadata={"image/png": {"number": number, "caption": caption, "alt": alt, "width": width}},
-        raw=True,
-    )
+    described: dict[str, Any] = {"number": number, "caption": caption, "alt": alt, "width": width}
+    if transliterated:
+        described["transliterated"] = True
+    shown = {"image/png": b64encode(png).decode(), "text/plain": f"{number}. {caption}"}
+    display(shown, metadata={"image/png": described}, raw=True)
 
 
 def table(frame: pd.DataFrame, number: str, caption: str, note: str = "", folder: Path | None = None) -> None:
     """Show a table of finished texts in a notebook; its first column heads the rows.
 
     Args:
-        frame: strings alone, numbers already rounded; columns of numbers are aligned right.
+        frame: strings alone, numbers already rounded; columns of numbers are aligned right. Text of a corpus
+            is given as it is.
         number: such as "Table 1", which `[Table 1](#table-1)` links to.
         caption, note: Markdown, above and below the table.
-        folder: where the table is also written as CSV, under a name such as table-1.csv.
+        folder: where the table is also written as CSV, under a name such as table-1.csv. What a spreadsheet
+            would take for a formula begins with an apostrophe there.
 
     Raises:
         NotebookError: an empty number or caption, or a cell or column name that is no string.
@@ -117,13 +123,15 @@ def table(frame: pd.DataFrame, number: str, caption: str, note: str = "", folder
     for name, cell in [(at, text) for at in frame.columns for text in (at, *frame[at])]:
         if not isinstance(cell, str):
             raise NotebookError(f"{number} holds {cell!r} in column {name!r}; format it as a string first.")
+    frame = frame.map(visible).rename(columns=visible)
     if folder is not None:
+        sheet = frame.map(spreadsheet_cell).rename(columns=spreadsheet_cell)
         with atomic_write(folder / f"{_identifier(number)}.csv") as path:
-            frame.to_csv(path, index=False, lineterminator="\n")
+            sheet.to_csv(path, index=False, lineterminator="\n")
     kinds = [_kind_of(list(frame[name])) for name in frame.columns]
     header, *rows = [
         "".join(
-            f'<{tag} class="{kind}">{escape(cell)}</{tag[:2]}>'
+            f'<{tag} class="{kind}{_NO_MATHJAX * bool(_FORMULA.search(cell))}">{escape(cell)}</{tag[:2]}>'
             for tag, kind, cell in zip([first, *[other] * (len(kinds) - 1)], kinds, cells, strict=True)
         )
         for first, other, cells in [
@@ -151,7 +159,7 @@ def audio(waveform: Waveform, sample_rate: int, label: str) -> None:
     Args:
         waveform [shape=(n_samples,)]: in [-1, 1].
         sample_rate: Hz, any.
-        label: what the recording is, shown above the player and read by a screen reader.
+        label: what the recording is, shown above the player and read by a screen reader; without markup.
 
     Raises:
         NotebookError: an empty label.
@@ -200,28 +208,39 @@ def render_report(notebook: Path, html: Path, pdf: Path) -> None:
 
     The notebook's first heading becomes the title, and citations such as [@lin1989] refer to `BIBLIOGRAPHY`.
     Cells tagged "hide", code, warnings and progress bars are left out. The HTML loads nothing and runs no
-    script. The PDF (PDF/UA-1, A4) is tagged and uses the fonts inside typst's wheel.
+    script. The PDF (PDF/UA-1, A4) is tagged. It uses the fonts inside typst's wheel, then DejaVu Sans. Text
+    in other scripts is written there in Latin letters, and a note says so (see `transliteration`).
 
     Raises:
         NotebookError: the file is no notebook, or holds a failed cell, an image without number, caption or
-            alternative text, two things of one name, a link or citation to nowhere, a script, or anything to
-            be loaded from outside. Earlier pages are then unchanged.
+            alternative text, two things of one name, a link or citation to nowhere, an element that is not of
+            a report, or anything to be loaded from outside. Earlier pages are then unchanged.
     """
     import typst
 
-    markdown, images = _markdown(notebook)
-    page = _pandoc(notebook, markdown, "html", "--mathml", "--toc", "--toc-depth=3")
+    markdown, images, transliterated = _markdown(notebook)
+    noted = ["--variable=transliterated"] * transliterated
+    page = _pandoc(notebook, markdown, "html", "--mathml", "--toc", "--toc-depth=3", *noted)
     for name, content in images.items():
         address = f"data:{mimetypes.guess_type(name)[0]};base64,{b64encode(content).decode()}"
         page = page.replace(f'src="{quote(name)}"', f'src="{address}"')
-    _PageCheck(notebook, page)
+    check_page(notebook, page)
+    latin = transliterate(markdown)
+    noted = ["--variable=transliterated"] * (transliterated or latin != markdown)
     with temporary_folder() as temporary:
         main = Path(temporary, "main.typ")
-        main.write_text(_pandoc(notebook, markdown, "typst"), encoding="utf-8")
+        # Once more, for what pandoc adds: entries of the bibliography, and characters written as entities.
+        main.write_text(transliterate(_pandoc(notebook, latin, "typst", *noted)), encoding="utf-8")
+        font_folder = Path(temporary, "fonts")
+        font_folder.mkdir()
+        for font in fonts():
+            shutil.copy(font, font_folder)
         for name, content in images.items():
             main.with_name(name).write_bytes(content)
         try:
-            document = typst.compile(main, ignore_system_fonts=True, pdf_standards="ua-1")
+            document = typst.compile(
+                main, font_paths=[font_folder], ignore_system_fonts=True, pdf_standards="ua-1"
+            )
         except typst.TypstError as error:
             raise NotebookError(
                 f"{notebook} cannot be laid out as PDF: {error.message}. Write that part in another way."
@@ -250,8 +269,11 @@ def _kind_of(cells: list[str]) -> str:
     return "short" if all(len(cell) <= _LONGEST_UNBROKEN for cell in filled) else "long"
 
 
-def _markdown(path: Path) -> tuple[str, dict[str, bytes]]:
-    """The notebook as one Markdown text, and its images as bytes under the names that the text uses."""
+def _markdown(path: Path) -> tuple[str, dict[str, bytes], bool]:
+    """The notebook as one Markdown text, its images as bytes, and whether one has transliterated names.
+
+    The images are under the names that the text uses.
+    """
     import nbformat
     from nbconvert import MarkdownExporter
     from traitlets.config import Config
@@ -263,10 +285,12 @@ def _markdown(path: Path) -> tuple[str, dict[str, bytes]]:
     except (ValueError, nbformat.ValidationError, AttributeError) as error:
         raise NotebookError(f"{path} is not a notebook ({error}); render an executed .ipynb file.") from error
     notebook.cells = [cell for cell in notebook.cells if "hide" not in cell.metadata.get("tags", [])]
+    transliterated = False
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             first_line = cell.source.strip().partition("\n")[0]
             _require_presentable(output, f"{path}, the cell {first_line!r}")
+            transliterated |= "transliterated" in output.get("metadata", {}).get("image/png", {})
     exporter = MarkdownExporter(
         template_name="report",
         extra_template_basedirs=[str(_TEMPLATES)],
@@ -276,7 +300,7 @@ def _markdown(path: Path) -> tuple[str, dict[str, bytes]]:
     exporter.register_filter("fence", _fence)
     exporter.register_filter("figure_json", _figure_json)
     markdown, resources = exporter.from_notebook_node(notebook)
-    return markdown, resources["outputs"]
+    return markdown, resources["outputs"], transliterated
 
 
 def _require_presentable(output: NotebookNode, where: str) -> None:
@@ -304,7 +328,8 @@ def _figure_json(output: NotebookNode) -> str:
     """What page.lua needs to build a figure, on one line."""
     described = dict(output.metadata["image/png"])
     source = output.metadata["filenames"]["image/png"]
-    return json.dumps(described | {"source": source, "identifier": _identifier(described["number"])})
+    described |= {"source": source, "identifier": _identifier(described["number"])}
+    return json.dumps(described, ensure_ascii=False)  # so that names in other scripts are seen
 
 
 def _pandoc(notebook: Path, markdown: str, target: str, *options: str) -> str:
@@ -328,41 +353,3 @@ def _pandoc(notebook: Path, markdown: str, target: str, *options: str) -> str:
         raise NotebookError(
             f"{notebook} cannot be laid out: {error}. Change it, or {BIBLIOGRAPHY.name}, and render it again."
         ) from error
-
-
-class _PageCheck(HTMLParser):
-    """Refuses a page that loads or runs anything, has an image without a text, or links to nowhere."""
-
-    def __init__(self, notebook: Path, page: str):
-        super().__init__()
-        self.notebook = notebook
-        self.identifiers: set[str] = set()
-        self.links: set[str] = set()
-        self.feed(page)
-        for target in sorted(self.links - self.identifiers):
-            self._refuse(f"a link to #{target}, which names no heading, figure or table of it")
-        for found in re.findall(r"@import[^;]*|url\(\s*['\"]?(?!data:)[^)]*\)", page):
-            self._refuse(f"the style {found[:80]!r}, and a report loads nothing from outside itself")
-
-    def _refuse(self, what: str) -> None:
-        raise NotebookError(
-            f"The page of {self.notebook} would hold {what}; take that out of the notebook and run it again."
-        )
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        shown = f"<{tag} {' '.join(f'{name}={value[:60]!r}' for name, value in given.items())}>"
-        loading = _LOADING_ATTRIBUTES | ({"href"} if tag in ("link", "image", "use") else set())
-        loaded = [value for name, value in given.items() if name in loading and value]
-        if tag in _LOADING_TAGS or any(name.startswith("on") for name in given):
-            self._refuse(f"{shown}, and a report runs no script and frames no other page")
-        if any(not address.startswith(("data:", "#")) for address in loaded):
-            self._refuse(f"{shown}, and a report loads nothing from outside itself")
-        if tag == "img" and not given.get("alt", "").strip():
-            self._refuse(f"{shown}, an image without alternative text")
-        if identifier := given.get("id"):
-            if identifier in self.identifiers:
-                self._refuse(f"two things named {identifier!r}")
-            self.identifiers.add(identifier)
-        if tag == "a" and given.get("href", "").startswith("#"):
-            self.links.add(unquote(given["href"][1:]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from valence_lib.corpora.sources import RATER_COLUMN
+from valence_lib.corpora.columns import RATER_COLUMN
 from valence_lib.provenance import digest_of_content
 from valence_lib.report.wording import (
     METRIC_TITLES,
@@ -91,7 +91,13 @@ def score_points(results: Mapping[str, Any], subset: str) -> pd.DataFrame:
 def layer_table(model: str, layers: Sequence[Layer]) -> pd.DataFrame:
     """The layers of one model, from input to output."""
     rows = [
-        [model, layer.kind, layer.detail or "–", layer.output_shape, f"{layer.parameters:,}"]
+        [
+            model,
+            layer.kind,
+            " ".join(layer.detail.split("\n")) or "–",
+            layer.output_shape,
+            f"{layer.parameters:,}",
+        ]
         for layer in layers
     ]
     return pd.DataFrame(rows, columns=["Model", "Layer", "Detail", "Output", "Parameters"])

@@ -11,6 +11,7 @@ from valence_lib.corpora.waveforms import Waveform, check_waveform, read_audio
 from valence_lib.errors import ClipError
 from valence_lib.features.log_mel import log_mel
 from valence_lib.report import rendering
+from valence_lib.report.corpus_text import code, literal, plain
 from valence_lib.report.figures.corpus import plot_log_mel, plot_waveform
 from valence_lib.report.wording import rounded
 from valence_lib.training.runs import Ensemble, Run
@@ -27,10 +28,10 @@ def show_waveform(waveform: Waveform, sample_rate: int, run: Run | Ensemble, nam
     prediction = run.predict(waveform)
     display(Audio(waveform, rate=sample_rate))
     drawn = plot_waveform(waveform, sample_rate)
-    rendering.figure(drawn, "Waveform", f"`{name}`", f"The waveform of {name}.")
+    rendering.figure(drawn, "Waveform", code(name), f"The waveform of {plain(name)}.")
     drawn = plot_log_mel(spectrogram, sample_rate, run.features.hop_length)
     size = f"{spectrogram.shape[0]} frames of {spectrogram.shape[1]} bands"
-    rendering.figure(drawn, "Log-mel spectrogram", size, f"The log-mel spectrogram of {name}.")
+    rendering.figure(drawn, "Log-mel spectrogram", size, f"The log-mel spectrogram of {plain(name)}.")
     return prediction
 
 
@@ -42,7 +43,7 @@ def show_clip(corpus: Corpus, clip_id: str, run: Run | Ensemble) -> None:
     if clip.valence is not None:
         opinions["all raters"] = clip.valence
     rows = [{"Who": who, "Valence": rounded(valence, 2)} for who, valence in opinions.items()]
-    rendering.table(pd.DataFrame(rows), "Valence", f"of `{clip_id}`")
+    rendering.table(pd.DataFrame(rows), "Valence", f"of {code(clip_id)}")
 
 
 def clip_browser(corpus: Corpus, run: Run | Ensemble) -> ipywidgets.Widget:
@@ -82,9 +83,10 @@ def recording_dropper(run: Run | Ensemble, folder: Path) -> ipywidgets.Widget:
 
 def show_recording(path: Path, run: Run | Ensemble) -> None:
     """Show one recording: sound, figures and prediction, or why it cannot be used."""
+    name = code(path.name)
     try:
         waveform = read_audio(path, run.features.sample_rate)
         prediction = show_waveform(waveform, run.features.sample_rate, run, path.name)
-        rendering.prose(f"Predicted valence of `{path.name}`: **{rounded(prediction, 2)}**")
+        rendering.prose(f"Predicted valence of {name}: **{rounded(prediction, 2)}**")
     except ClipError as error:
-        rendering.prose(f"`{path.name}` cannot be used: {error.reason}: {error}")
+        rendering.prose(f"{name} cannot be used: {error.reason}: {literal(str(error))}")

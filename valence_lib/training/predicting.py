@@ -6,7 +6,7 @@ transforms, and a worker predicts. Shares do not depend on the number of cores; 
 
 import math
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from valence_lib.corpora.file_kinds import AUDIO_SUFFIXES, PICKLE_SUFFIXES, is_clutter, name_text
 from valence_lib.corpora.pickles import read_course_pickle
 from valence_lib.corpora.sources import course_waveform
 from valence_lib.corpora.waveforms import Waveform, check_waveform, read_audio, read_audio_blocks
@@ -27,9 +28,7 @@ from valence_lib.features.streams import ClipFeatures, Rows
 from valence_lib.settings import FeatureSettings
 from valence_lib.training.runs import Ensemble, Run
 
-AUDIO_SUFFIXES = {".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"}
-PICKLE_SUFFIXES = {".pkl", ".pickle"}
-
+_MOST_SHOWN = 8  # suffixes in a message
 _FILES_PER_SHARE = 128
 _FRAMES_AT_ONCE = 16_384  # of spectrograms that a worker holds before it predicts: 8 MB
 _WINDOWS_PER_SHARE = 32
@@ -44,7 +43,8 @@ class Prediction:
     """The valence of one clip or one window.
 
     Args:
-        file: the path as given, followed by #position for a clip of a pickle that holds several.
+        file: the path as given, followed by #position for a clip of a pickle that holds several. Bytes that
+            are not UTF-8 are written as \\xNN.
         valence: in rating points; None where there is no prediction.
         error: why a clip or a recording cannot be used.
         start_seconds, end_seconds: of the window within its recording.
@@ -57,27 +57,56 @@ class Prediction:
     end_seconds: float | None = None
 
 
-def list_files(given: Sequence[Path]) -> list[Path]:
+def list_files(given: Sequence[Path], passed_over: Counter[str] | None = None) -> list[Path]:
     """The files as given, each folder replaced by the audio files and pickles below it, sorted.
+
+    Hidden files and what operating systems leave in folders are no clips. Links to folders are not followed.
+
+    Args:
+        passed_over: counts the files in folders that are not listed, by their suffix.
 
     Raises:
         RunError: a folder holds none.
     """
-    known = AUDIO_SUFFIXES | PICKLE_SUFFIXES
+    passed_over = Counter() if passed_over is None else passed_over
     listed: list[Path] = []
     for path in given:
-        found = [path]
-        if path.is_dir():
-            found = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file()
-            )
+        found = sorted(_clip_files(path, passed_over)) if path.is_dir() else [path]
         if not found:
+            others = f" (but {list_counts(passed_over)})" if passed_over else ""
             raise RunError(
-                f"the folder {str(path)!r} holds no audio file and no pickle; "
-                f"expected {', '.join(sorted(known))}."
+                f"the folder '{name_text(path)}' holds no audio file and no pickle{others}; expected files "
+                "such as .wav, .flac, .mp3, .m4a or .pkl."
             )
         listed += found
     return listed
+
+
+def list_counts(counts: Counter[str]) -> str:
+    """Counted names as text, the most frequent first: "12 .txt, 3 hidden"."""
+    shown = [f"{count:,} {name_text(name)}" for name, count in counts.most_common(_MOST_SHOWN)]
+    n_more = counts.total() - sum(count for _, count in counts.most_common(_MOST_SHOWN))
+    return ", ".join([*shown, *([f"{n_more:,} more"] if n_more else [])])
+
+
+def _clip_files(folder: Path, passed_over: Counter[str]) -> Iterator[Path]:
+    def count_folder(error: OSError) -> None:
+        passed_over["unreadable folder"] += 1
+
+    for place, folders, files in os.walk(folder, onerror=count_folder):
+        if n_links := sum(Path(place, name).is_symlink() for name in folders):
+            passed_over["linked folder"] += n_links
+        inside = Path(place).relative_to(folder).parts
+        for name in files:
+            path = Path(place, name)
+            if any(part.startswith(".") or is_clutter(part) for part in (*inside, name)):
+                passed_over["hidden"] += 1
+            elif path.suffix.lower() not in AUDIO_SUFFIXES | PICKLE_SUFFIXES:
+                passed_over[path.suffix.lower() or "without a suffix"] += 1
+            elif not path.is_file():
+                passed_over["broken link"] += 1
+            else:
+                yield path
 
 
 def predict_files(files: Sequence[Path], run: Run | Ensemble) -> Iterator[Prediction]:
@@ -113,8 +142,9 @@ def predict_windows(
 
     The last window is the first that reaches the recording's end; it may be shorter, and is left out where it
     holds less than a frame. A window that `check_waveform` refuses, such as a silent one, has no valence. A
-    recording that cannot be used has one row with its error, after the windows before the damage. A run that
-    standardises by speaker takes its statistics from all windows of the recording.
+    recording that cannot be used has one row with its error, after the windows before the damage; so has one
+    without any valence. A run that standardises by speaker takes its statistics from all windows of the
+    recording.
 
     Args:
         files: audio files, read in blocks, and course pickles.
@@ -172,17 +202,17 @@ def _refuse(error: ClipError) -> Waveform:
 
 def _clips_in(path: Path, sample_rate: int) -> Iterator[tuple[str, Callable[[], Waveform]]]:
     """The name of each clip of a file, and a function that reads it or raises ClipError."""
+    name = name_text(path)
     if path.suffix.lower() not in PICKLE_SUFFIXES:
-        yield str(path), partial(read_audio, path, sample_rate)
+        yield name, partial(read_audio, path, sample_rate)
         return
     try:
         content = read_course_pickle(path)
     except ClipError as error:
-        yield str(path), partial(_refuse, error)
+        yield name, partial(_refuse, error)
         return
     for position, clip in enumerate(content):
-        name = str(path) if len(content) == 1 else f"{path}#{position}"
-        yield name, partial(course_waveform, clip, sample_rate)
+        yield name if len(content) == 1 else f"{name}#{position}", partial(course_waveform, clip, sample_rate)
 
 
 def _predict_share(files: Sequence[Path], run: Run | Ensemble, most_frames: float) -> list[list[Prediction]]:
@@ -227,7 +257,7 @@ _Read = Callable[[], Iterator[Waveform]]  # reads a recording in blocks, from it
 def _blocks_in(path: Path, sample_rate: int) -> Iterator[tuple[str, _Read]]:
     """The name of each recording of a file, and a function that reads it."""
     if path.suffix.lower() not in PICKLE_SUFFIXES:
-        yield str(path), partial(read_audio_blocks, path, sample_rate)
+        yield name_text(path), partial(read_audio_blocks, path, sample_rate)
         return
     for name, read in _clips_in(path, sample_rate):
         yield name, partial(map, call, [read])  # one block
@@ -267,12 +297,14 @@ def _curve(name: str, read: _Read, run: Run | Ensemble, window: int, hop: int) -
             damage.append(error)
 
     def usable() -> Iterator[Waveform]:
-        return (samples for _, samples in windows([]) if _is_usable(samples, n_fft))
+        return (samples for _, samples in windows([]) if _refusal(samples, n_fft) is None)
 
     def transform(share: Sequence[tuple[int, Waveform]]) -> tuple[list[Prediction], list[int], ClipFeatures]:
         times = [(start / rate, (start + len(samples)) / rate) for start, samples in share]
         rows = [Prediction(name, None, None, start, end) for start, end in times]
-        places = [place for place, (_, samples) in enumerate(share) if _is_usable(samples, n_fft)]
+        refusals = [_refusal(samples, n_fft) for _, samples in share]
+        places = [place for place, refusal in enumerate(refusals) if refusal is None]
+        reasons.update(refusal.reason for refusal in refusals if refusal is not None)
         source = ClipFeatures([share[place][1] for place in places], run.features)
         source.of(run.streams)  # computed here, while the share before is predicted
         return rows, places, source
@@ -288,21 +320,28 @@ def _curve(name: str, read: _Read, run: Run | Ensemble, window: int, hop: int) -
     if run.by_speaker and (count := sum(1 for _ in usable())):
         adapted = run.adapt(_OneByOne(usable, run.features), [name] * count)
     damage: list[ClipError] = []
+    reasons: Counter[str] = Counter()  # of the windows without valence
+    n_windows = 0
     following = windows(damage)
     shares = iter(lambda: list(islice(following, per_share)), [])
     # The caller transforms one share while a worker predicts the one before.
     for rows in _in_parallel(predict, map(transform, shares), 1):
         yield from rows
+        n_windows += len(rows)
+    if n_windows == reasons.total() and not damage:
+        listed = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
+        message = f"none of the {n_windows} windows has a valence ({listed})."
+        damage = [ClipError(reasons.most_common(1)[0][0], message)]
     for error in damage:
         yield Prediction(name, None, error)
 
 
-def _is_usable(samples: Waveform, n_fft: int) -> bool:
+def _refusal(samples: Waveform, n_fft: int) -> ClipError | None:
     try:
         check_waveform(samples, n_fft)
-    except ClipError:
-        return False
-    return True
+    except ClipError as error:
+        return error
+    return None
 
 
 @dataclass(frozen=True)

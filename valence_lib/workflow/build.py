@@ -1,5 +1,7 @@
 """From one command to a finished report: find out which jobs are stale, and let Snakemake run them."""
 
+from __future__ import annotations  # types of signatures are not imported
+
 import fcntl
 import json
 import os
@@ -9,17 +11,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from valence_lib.errors import RunError, SettingsError, unknown_name
 from valence_lib.files import remove_orphans, write_json
+from valence_lib.settings import CorpusSettings
 from valence_lib.workflow import slurm
 from valence_lib.workflow.forkserver import end_with_parent, serving
 from valence_lib.workflow.job import CORPUS_NOTES, HELD_BY_JOBS, LOGS_FOLDER, corpus_digest
-from valence_lib.workflow.jobs import CORPUS_LINK, REQUEST_FILE, Job, Request, corpus_path, project_root
+from valence_lib.workflow.jobs import CORPUS_LINK, REQUEST_FILE, Job, project_root
 from valence_lib.workflow.progress import Progress
 from valence_lib.workflow.records import MEASURED, record_path
+from valence_lib.workflow.request import Request, corpus_path
 from valence_lib.workflow.stale import plan
+
+if TYPE_CHECKING:
+    from valence_lib.corpora.sources import Corpus
 
 # Imported once a build, for all jobs. `training.loop`, `preprocess.inspection` and seaborn are not: they find
 # out at import whether they are in a notebook.
@@ -53,13 +60,16 @@ def build_report(
         Exit status of Snakemake; 0 where nothing was stale.
 
     Raises:
-        CorpusError: there is no such corpus.
+        CorpusError: there is no such corpus, or its labels cannot be used.
         RunError: another build works on the same report.
         SettingsError: there is no such profile, or a number is out of its range.
     """
+    from valence_lib.corpora.file_kinds import printable
     from valence_lib.corpora.sources import open_corpus
 
-    open_corpus(request.corpus)
+    corpus = open_corpus(request.corpus, columns=request.columns)
+    for note in corpus.notes:
+        print(printable(note), flush=True)
     if jobs < 1:
         raise SettingsError(f"JOBS={jobs} was given; expected how many jobs run at a time, 1 or more.")
     if time_limit is not None and not time_limit > 0:
@@ -73,10 +83,16 @@ def build_report(
         slurm.end_jobs(folder)
         _wait_for_orphans(folder)
         remove_orphans(folder.parent)
-        stale = _write_request(request, workers, time_limit, folder, root)
+        stale = _write_request(request, corpus, workers, time_limit, folder, root)
         if not stale:
             print(f"Nothing is stale: {_outcome(folder, workers)}")
             return 0
+        if stale[0].name == "preprocess":
+            # In a notebook, the same errors would come later, and with more around them.
+            from valence_lib.preprocess.inspection import check_labels
+
+            admitted = CorpusSettings(request.valence_low, request.valence_high, seed=request.seed)
+            check_labels(corpus, admitted, request.protocol, request.folds)
         status, progress = _run(stale, settings, jobs, folder, root)
         remove_orphans(
             folder.parent
@@ -95,8 +111,11 @@ def build_report(
 
 def show_plan(request: Request) -> int:
     """Print which jobs `build_report` would run, and why; return 0."""
+    from valence_lib.corpora.sources import open_corpus
+
     root = project_root()
-    table = request.jobs(corpus_digest(request.corpus, None))
+    corpus = open_corpus(request.corpus, columns=request.columns)
+    table = request.jobs(corpus_digest(corpus, request.corpus, None))
     fingerprints = {job.name: job.fingerprint(root) for job in table}
     reasons = plan(root / "reports" / request.name, table, fingerprints, root)
     width = max(map(len, reasons))
@@ -106,7 +125,12 @@ def show_plan(request: Request) -> int:
 
 
 def _write_request(
-    request: Request, workers: Sequence[Job], time_limit: float | None, folder: Path, root: Path
+    request: Request,
+    corpus: Corpus,
+    workers: Sequence[Job],
+    time_limit: float | None,
+    folder: Path,
+    root: Path,
 ) -> list[Job]:
     """Write the table of jobs to request.json; the stale ones among them."""
     if request.corpus != "demo":
@@ -115,7 +139,7 @@ def _write_request(
         from valence_lib.report.sentences.method import left_out
 
         print(left_out(missing), flush=True)
-    table = request.jobs(corpus_digest(request.corpus, folder / CORPUS_NOTES))
+    table = request.jobs(corpus_digest(corpus, request.corpus, folder / CORPUS_NOTES))
     if workers:
         table = [table[0], *workers]
     fingerprints = {job.name: job.fingerprint(root) for job in table}

@@ -1,12 +1,14 @@
 """One job of a report: its outputs are up to date, or copied from the cache, or made by running it."""
 
+from __future__ import annotations  # types of signatures are not imported
+
 import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from valence_lib.errors import LackOfMemoryError, RunError, ValenceError, disk_advice
 from valence_lib.files import digest_of, digest_of_files
@@ -16,6 +18,9 @@ from valence_lib.workflow.jobs import REQUEST_FILE, Job, project_root
 from valence_lib.workflow.progress import JobProgress, failed_for_good
 from valence_lib.workflow.records import Record, changed_files, record_path
 from valence_lib.workflow.stale import differences, lost_features
+
+if TYPE_CHECKING:
+    from valence_lib.corpora.sources import Corpus
 
 LOGS_FOLDER = "logs"
 HELD_BY_JOBS = ".notebooks-at-work"  # in the report's folder: running jobs hold a lock on it
@@ -60,12 +65,12 @@ def lock_while_running(folder: Path) -> Iterator[None]:
         yield
 
 
-def corpus_digest(where: str, notes: Path | None) -> str:
-    """Digest of all files of a corpus; `notes` as for `digest_of_files`."""
-    from valence_lib.corpora.sources import folder_of, open_corpus
+def corpus_digest(corpus: Corpus, where: str, notes: Path | None) -> str:
+    """Digest of all files of a corpus, which is opened from `where`; `notes` as for `digest_of_files`."""
+    from valence_lib.corpora.sources import folder_of
 
     folder = folder_of(where)
-    return digest_of_files(open_corpus(where).files(), folder if folder.is_dir() else folder.parent, notes)
+    return digest_of_files(corpus.files(), folder if folder.is_dir() else folder.parent, notes)
 
 
 def _make_outputs(
@@ -84,7 +89,7 @@ def _make_outputs(
     _execute(folder, job, fingerprint["parameters"], progress, request["time_limit"], root)
     outputs = records.digests_of(folder, job.outputs)
     record = replace(wanted, outputs=outputs, environment=environment())
-    _check_unchanged(folder, job, record, request["corpus"], root)
+    _check_unchanged(folder, job, record, request, root)
     if job.cacheable:
         records.cache_put(folder, record, job.outputs)
     return record, "executed"
@@ -113,7 +118,7 @@ def _with_updated_text(folder: Path, job: Job, record: Record, root: Path) -> Re
     return replace(record, outputs={**record.outputs, job.outputs[0]: digest_of(executed)})
 
 
-def _check_unchanged(folder: Path, job: Job, record: Record, corpus: str, root: Path) -> None:
+def _check_unchanged(folder: Path, job: Job, record: Record, request: Mapping, root: Path) -> None:
     """Refuse outputs of a job whose code or inputs changed meanwhile: the record would be wrong."""
     began = (folder / REQUEST_FILE).stat().st_mtime_ns
     stats = [(root / name).stat() for name in (job.program, *record.fingerprint["modules"])]
@@ -121,8 +126,11 @@ def _check_unchanged(folder: Path, job: Job, record: Record, corpus: str, root: 
     if any(max(stat.st_mtime_ns, stat.st_ctime_ns) > began for stat in stats):
         changed += differences(record.fingerprint, job.fingerprint(root))
     if "corpus" in job.values:
-        where = corpus if corpus == "demo" else str(root / corpus)
-        if corpus_digest(where, folder / CORPUS_NOTES) != job.values["corpus"]:
+        from valence_lib.corpora.sources import open_corpus
+
+        where = "demo" if request["corpus"] == "demo" else str(root / request["corpus"])
+        corpus = open_corpus(where, columns=request["columns"])
+        if corpus_digest(corpus, where, folder / CORPUS_NOTES) != job.values["corpus"]:
             changed.append("the corpus changed")
     if changed:
         raise RunError(

@@ -13,6 +13,7 @@ from scipy import special
 
 from valence_lib.evaluation.bootstrap import effective_number, groups_of
 from valence_lib.evaluation.occlusion import Occlusion
+from valence_lib.report.corpus_text import figure_labels
 from valence_lib.report.figures import style
 from valence_lib.report.figures.corpus import draw_log_mel
 from valence_lib.report.figures.style import BLACK, BLUE, WIDTH, drawing
@@ -207,7 +208,7 @@ def plot_prediction_intervals(predictions: pd.DataFrame, coverage: float) -> Fig
             right.axvline(coverage, **style.DASHED)
             right.plot(by_speaker, range(len(by_speaker)), "o", color=BLUE, markersize=4.5)
             shown = by_speaker.index if len(by_speaker) <= 24 else []
-            right.set_yticks(range(len(shown)), list(shown))
+            right.set_yticks(range(len(shown)), figure_labels(list(shown)))
             right.xaxis.set_major_formatter(PercentFormatter(1, 0))
             right.set(xlim=(min(0.5, by_speaker.min() - 0.03), 1.03), xlabel="Ratings inside")
             right.set_title("By speaker")

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from valence_lib.report.corpus_text import figure_labels
 from valence_lib.report.figures import style
 from valence_lib.report.figures.style import BLACK, GREY, MSE_LABEL, WIDTH, drawing
 
@@ -147,7 +148,7 @@ def _draw_rows(ax: Axes, rows: pd.DataFrame, number: str, places: list[tuple[str
         place, look = places.index((row["kind"], row["label"])), _mark(row.get("verdict", ""), row["colour"])
         ax.plot([row["low"], row["high"]], [place, place], color=row["colour"], linewidth=1.6)
         ax.plot(row[number], place, **look)
-    ax.set_yticks(range(len(places)), [label or kind for kind, label in places])
+    ax.set_yticks(range(len(places)), figure_labels([label or kind for kind, label in places]))
     for tick, (_, label) in zip(ax.get_yticklabels(), places, strict=False):  # inner panels have none
         tick.set_fontweight("normal" if label else "bold")
     ax.set(ylim=(len(places) - 0.4, -0.6), xlabel=MSE_LABEL)

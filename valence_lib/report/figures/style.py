@@ -34,6 +34,7 @@ _STYLE: dict[str, Any] = {
     "figure.dpi": 144,
     "font.family": "DejaVu Sans",  # comes with matplotlib: every machine draws the same glyphs
     "font.size": 9,
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "figure.labelsize": 9,
     "axes.titlesize": 9,
     "axes.titleweight": "bold",

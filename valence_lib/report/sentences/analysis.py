@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from valence_lib.evaluation.groups import Disagreement
+from valence_lib.report.corpus_text import literal
 from valence_lib.report.wording import by_verdict, rounded, with_interval
 
 
@@ -30,10 +31,10 @@ def by_group(groups: pd.DataFrame, p: float, name: str) -> str:
     """The range of the MSE over groups, and whether they differ; takes what `errors_by_group` returns."""
     worst, best = groups.iloc[0], groups.iloc[-1]
     sign = "≤" if p < 0.0015 else "="  # no permutation test gives a lower p
+    lowest, highest = (f"{rounded(row['mse'])} ({literal(row['group'])})" for row in (best, worst))
     return (
-        f"By {name}, the MSE ranges from {rounded(best['mse'])} ({best['group']}) to {rounded(worst['mse'])} "
-        f"({worst['group']}). The groups {'' if p < 0.05 else 'do not '}differ significantly (permutation "
-        f"test of {len(groups)} groups, p {sign} {rounded(p)})."
+        f"By {name}, the MSE ranges from {lowest} to {highest}. The groups {'' if p < 0.05 else 'do not '}"
+        f"differ significantly (permutation test of {len(groups)} groups, p {sign} {rounded(p)})."
     )
 
 

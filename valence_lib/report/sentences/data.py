@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from valence_lib.report.corpus_text import literal
 from valence_lib.report.wording import SUBSET_WORDS, listed, rounded
 
 
@@ -11,10 +12,10 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
     found = []
     split, near = results["split"], results["near_duplicates"]
     if results["synthetic"]:
-        limit = "The results do not transfer to human speech."
-        found.append(f"**Synthetic corpus.** {results['description']} {limit}")
+        description = literal(" ".join(str(results["description"]).split()))
+        found.append(f"**Synthetic corpus.** {description} The results do not transfer to human speech.")
     if shared := split["shared_speakers"]:
-        named = ", ".join(shared[:5]) + "…" * (len(shared) > 5)
+        named = ", ".join(map(literal, shared[:5])) + "…" * (len(shared) > 5)
         found.append(
             f"**Shared speakers.** The training, validation and test subsets share {len(shared)} speakers "
             f"({named}). Scores on new speakers are probably worse."
@@ -28,7 +29,8 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
             "training and the test subset. Scores on new speakers are probably worse."
         )
     if near["pairs"]:
-        shown = "; ".join(f"{pair['first']} and {pair['second']}" for pair in near["listed"][:5])
+        pairs = [(literal(pair["first"]), literal(pair["second"])) for pair in near["listed"][:5]]
+        shown = "; ".join(f"{first} and {second}" for first, second in pairs)
         found.append(
             f"**Near-duplicates.** {near['pairs']:,} pairs of clips are almost the same recording "
             f"({shown}{'…' * (near['pairs'] > 5)}). {near['across_subsets']:,} of them are in different "
@@ -41,6 +43,11 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
             "speakers. Their intervals are wide and approximate."
         )
     return found
+
+
+def reading(results: Mapping[str, Any]) -> str:
+    """What was found while the corpus was read; "" where there is nothing to report."""
+    return " ".join(literal(note) for note in results["notes"])
 
 
 def split(results: Mapping[str, Any]) -> str:

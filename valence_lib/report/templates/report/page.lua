@@ -12,8 +12,20 @@ local function typst_array(items)
   return "(" .. table.concat(items, ", ") .. (#items > 0 and "," or "") .. ")"
 end
 
+-- What typst would replace, and pandoc's writer does not escape: "..." by an ellipsis, "-1" by a minus sign, "-?" by a
+-- soft hyphen.
+local exact = {
+  Link = function(link) return link, false end,
+  Str = function(str)
+    if (" " .. str.text):find("[^%w]%-%d") or str.text:find("...", 1, true) or str.text:find("-?", 1, true) then
+      return pandoc.RawInline("typst", "#" .. typst_string(str.text) .. ";")
+    end
+  end,
+  traverse = "topdown",
+}
+
 local function typst_of(blocks)
-  return (pandoc.write(pandoc.Pandoc(blocks), "typst"):gsub("%s+$", ""))
+  return (pandoc.write(pandoc.Pandoc(blocks):walk(exact), "typst"):gsub("%s+$", ""))
 end
 
 local function typst_block(text)
@@ -26,6 +38,10 @@ local function enclosed(opening, blocks, closing)
   all:extend(blocks)
   all:insert(typst_block(closing))
   return all
+end
+
+local function enclosed_inlines(opening, inline, closing)
+  return pandoc.Inlines { pandoc.RawInline("typst", opening), inline, pandoc.RawInline("typst", closing) }
 end
 
 local function label_of(identifier)
@@ -73,6 +89,7 @@ local finish_table = {
     end
     return grid
   end,
+  RawInline = function() return {} end, -- the style of a table of pandas
   Div = function(div)
     if div.classes:includes("note") then
       div.content = pandoc.read(pandoc.utils.stringify(div), dialect).blocks
@@ -214,7 +231,7 @@ local function table_call(grid)
       if cell.col_span == 1 and column <= columns then
         local text = pandoc.utils.stringify(pandoc.Blocks(cell.contents))
         lines[column] = longer(lines[column], text)
-        for word in text:gmatch("%S+") do
+        for word in text:gsub("\u{200b}", " "):gmatch("%S+") do
           words[column] = longer(words[column], word)
         end
         if is_number(cell) then
@@ -300,14 +317,61 @@ local in_pdf = {
   },
 }
 
+-- The text of a corpus has dollars and backslashes in spans without attributes, which keep Jupyter from finding math.
+local unmarked = {
+  Span = function(span)
+    local text = pandoc.utils.stringify(span)
+    if span.attr == pandoc.Attr() and (text == "$" or text == "\\") then
+      return span.content
+    end
+  end,
+}
+
+-- A word longer than this may be broken in the PDF, after each of so many characters.
+local longest_word, piece = 40, 20
+
+local function breakable(text)
+  return (text:gsub("%S+", function(word)
+    if (utf8.len(word) or 0) <= longest_word then
+      return word
+    end
+    local pieces = {}
+    for at = 0, utf8.len(word) - 1, piece do
+      local last = utf8.offset(word, piece + 1, utf8.offset(word, at + 1)) or #word + 1
+      table.insert(pieces, word:sub(utf8.offset(word, at + 1), last - 1))
+    end
+    return table.concat(pieces, "\u{200b}")
+  end))
+end
+
+local broken_words = {
+  Code = function(code)
+    code.text = breakable(code.text)
+    return code
+  end,
+  CodeBlock = function(block)
+    block.text = breakable(block.text)
+    return block
+  end,
+  -- Typst breaks addresses itself.
+  Link = function(link) return link, false end,
+  Str = function(str)
+    local text = breakable(str.text)
+    if text ~= str.text then -- a hyphen would look like a part of the name
+      return enclosed_inlines("#text(hyphenate: false)[", pandoc.Str(text), "];"), false
+    end
+  end,
+  traverse = "topdown",
+}
+
 function Pandoc(document)
-  document = with_references(with_title(document:walk(expand)))
+  document = with_references(with_title(document:walk(expand))):walk(unmarked)
   if not for_pdf then
     return document:walk(in_html)
   end
-  document = with_placements(document)
+  document = with_placements(document:walk(broken_words))
   for _, pass in ipairs(in_pdf) do
     document = document:walk(pass)
   end
-  return document
+  return document:walk(exact)
 end

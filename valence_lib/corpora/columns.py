@@ -1,0 +1,169 @@
+"""What the columns of a table of labels mean: by the usual names, or as the user gives them.
+
+A column with nearly a usual name is never ignored without a note. Two columns of one meaning are refused.
+"""
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from valence_lib.errors import CorpusError, SettingsError, unknown_name
+
+# Meanings, each with its usual names in lower case without spaces, underscores and hyphens; first its own.
+USUAL_NAMES: dict[str, tuple[str, ...]] = {
+    "file": ("file", "filename", "filepath", "path", "audio", "audiofile", "audiopath", "wav", "wavfile"),
+    "valence": ("valence",),
+    "speaker": ("speaker", "speakerid", "spkrid", "spkid", "spk"),
+    "subset": ("subset", "part", "split", "partition"),
+    "start": ("start", "starttime", "startseconds"),
+    "end": ("end", "endtime", "endseconds"),
+    "rater": ("rater", "raterid", "annotator", "annotatorid", "worker", "workerid"),
+    "sex": ("sex", "gender"),
+    "language": ("language", "lang"),
+    "emotion": ("emotion",),
+    "sentence": ("sentence", "sentenceid"),
+}
+RATER_COLUMN = re.compile(r"valence_a\d+")  # one rater's valence
+_NEAR_WORDS = {"valence": ("val", "emoval", "pleasantness"), "speaker": ("spkr", "talker", "actor")}
+_CLOSE = 0.8  # similarity of names from which one is taken for a misspelling of the other
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a table has what.
+
+    Args:
+        of: the position of each meaning that the table has.
+        raters: the positions of the raters' columns, valence_a1, ..., by name.
+        labels: the positions of all other columns that have a name, by name.
+        notes: sentences about columns that are not used, or could be meant otherwise.
+    """
+
+    of: dict[str, int]
+    raters: dict[str, int]
+    labels: dict[str, int]
+    notes: list[str]
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Names of columns by meaning, from `COLUMNS=`, as in "valence=EmoVal,speaker=who".
+
+    An empty name, as in "subset=", ignores a meaning. A pair whose name holds a comma is enclosed in
+    quotation marks, as in CSV.
+
+    Raises:
+        SettingsError: it is no such mapping, or holds an unknown meaning.
+
+    >>> parse_columns("valence=EmoVal,speaker=who")
+    {'valence': 'EmoVal', 'speaker': 'who'}
+    """
+    found: dict[str, str] = {}
+    for pair in next(csv.reader([text]), []):
+        meaning, equals, name = (part.strip() for part in pair.partition("="))
+        if not equals or meaning in found:
+            raise SettingsError(
+                f"COLUMNS={text!r} was given; expected pairs as in COLUMNS=valence=EmoVal,speaker=who, each "
+                "meaning once."
+            )
+        if meaning not in USUAL_NAMES:
+            raise SettingsError(unknown_name("meaning of a column", meaning, USUAL_NAMES))
+        found[meaning] = name
+    return found
+
+
+def is_header(columns: Sequence[str]) -> bool:
+    """Whether some columns are those of a table of labels: they name files."""
+    return any(_plain(name) in USUAL_NAMES["file"] for name in columns)
+
+
+def assign_columns(columns: Sequence[str], given: Mapping[str, str], table: str) -> Columns:
+    """Find what each column means.
+
+    Args:
+        columns: the header.
+        given: names of columns by meaning, as `parse_columns` returns them; they go before usual names.
+        table: name of the table, for messages.
+
+    Raises:
+        CorpusError: a column occurs twice, a given one is absent, two have one meaning, or there is none for
+            the files or for the valence.
+    """
+    positions = _positions(columns, table)
+    of = {meaning: _given(name, meaning, positions, table) for meaning, name in given.items() if name}
+    if len(set(of.values())) < len(of):
+        raise CorpusError("COLUMNS gives one column two meanings; give each column one.")
+    free = [n for n, name in enumerate(columns) if name and n not in of.values()]
+    raters = {name.lower(): n for n in free if RATER_COLUMN.fullmatch((name := columns[n]).lower())}
+    notes = []
+    for meaning, usual in USUAL_NAMES.items():
+        found = [n for n in free if _plain(columns[n]) in usual]
+        if meaning in given or not found:
+            continue
+        own = [n for n in found if columns[n].lower() == meaning]
+        if len(found) > 1 and not own:
+            names = " and ".join(repr(columns[n]) for n in found)
+            raise CorpusError(
+                f"the table {table!r} has the columns {names}, each of which may be the {meaning}; give the "
+                f"right one, as in COLUMNS={meaning}={columns[found[0]]}."
+            )
+        of[meaning] = (own or found)[0]
+        if others := ", ".join(repr(columns[n]) for n in found if n != of[meaning]):
+            notes.append(f"The column {columns[of[meaning]]!r} is used as {meaning}, and not {others}.")
+    used = {*of.values(), *raters.values()}
+    labels = {columns[n]: n for n in free if n not in used}
+    near = {name: near_meaning for name in labels if (near_meaning := _near(name)) not in {"", *of, *given}}
+    if "file" not in of or not ("valence" in of or raters):
+        raise _lacking(columns, near, table)
+    if "valence" in of or raters:
+        near = {name: meaning for name, meaning in near.items() if meaning != "valence"}
+    if near:
+        asked = "; ".join(f"{name!r}: did you mean {meaning}?" for name, meaning in near.items())
+        remedy = ",".join(f"{meaning}={name}" for name, meaning in near.items())
+        notes.append(f"Columns are not used: {asked} Give COLUMNS={remedy} to use them.")
+    return Columns(of, raters, labels, notes)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def _positions(columns: Sequence[str], table: str) -> dict[str, int]:
+    """The position of each column by its name in lower case."""
+    positions: dict[str, int] = {}
+    for position, name in enumerate(columns):
+        if name and name.casefold() in positions:
+            raise CorpusError(
+                f"the table {table!r} has the column {name!r} twice; remove one of them, or rename it."
+            )
+        positions[name.casefold()] = position
+    return positions
+
+
+def _given(name: str, meaning: str, positions: Mapping[str, int], table: str) -> int:
+    if name.casefold() not in positions:
+        known = unknown_name(f"column in the table {table!r} named", name, filter(None, positions))
+        raise CorpusError(f"COLUMNS={meaning}={name} was given. {known}")
+    return positions[name.casefold()]
+
+
+def _near(name: str) -> str:
+    """The meaning that a column's name nearly has, or ""."""
+    words = set(re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold()))
+    for meaning, usual in USUAL_NAMES.items():
+        if words & {*usual, *_NEAR_WORDS.get(meaning, ())}:
+            return meaning
+        if get_close_matches(_plain(name), usual, 1, _CLOSE):
+            return meaning
+    return ""
+
+
+def _lacking(columns: Sequence[str], near: Mapping[str, str], table: str) -> CorpusError:
+    advice = "Name them so in its first line, or give them as in COLUMNS=file=clip_name,valence=EmoVal."
+    if near:
+        advice = f"Did you mean COLUMNS={','.join(f'{meaning}={name}' for name, meaning in near.items())}?"
+    return CorpusError(
+        f"the table {table!r} has the columns {', '.join(filter(None, columns)) or '(none)'}; expected file "
+        f"and valence (or raters as valence_a1, valence_a2, ...). {advice}"
+    )

@@ -1,0 +1,338 @@
+"""From a table of labels to one typed row a clip: numbers, times, subsets, raters, and what is missing.
+
+A cell that is no number makes its own clip unusable. A table whose rows contradict each other is refused.
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from valence_lib.corpora.columns import Columns, assign_columns, is_header
+from valence_lib.corpora.file_kinds import printable
+from valence_lib.corpora.tables import PLAIN, Row, Table, read_table
+from valence_lib.errors import ClipError, CorpusError
+
+SUBSET_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "devel", "development"),
+    "test": ("test", "testing"),
+}
+# How programs mark what is missing. A file may have any name.
+MISSING = {"", "na", "n/a", "nan", "none", "null", "-", "--", "#n/a", "<na>", "nat"}
+UNKNOWN = MISSING | {"unknown", "unk", "?"}  # a speaker, or a sex
+_SUBSETS = {name: subset for subset, names in SUBSET_NAMES.items() for name in names}
+_NUMBER = re.compile(r"[+\-−]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[-. ]?[A-Za-z]{3}")
+_OF_THE_CLIP = {"speaker", "sex", "language", "sentence"}  # and not of a rating
+_MOST_RATERS = 64  # that have a column each
+_MOST_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRow:
+    """One row of a table of labels.
+
+    Args:
+        place: of the row in its file, such as "line 7".
+        file: as the table names it.
+        start, end: of the clip in its recording, seconds; None for the beginning and the end.
+        valence: the rating; None where there is none.
+        ratings: single raters' valence; NaN where a rating is missing.
+        subset: "train", "validation", "test" or "".
+        rater: who rated, in a table of one row a rating.
+        labels: the other columns; "" where they are missing.
+        problem: why the clip cannot be used.
+    """
+
+    place: str
+    file: str
+    start: float | None
+    end: float | None
+    valence: float | None
+    ratings: Mapping[str, float]
+    subset: str
+    rater: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    problem: ClipError | None = None
+
+    @property
+    def id(self) -> str:
+        """The clip's name: its file, and its segment as a media fragment (W3C Media Fragments URI 1.0)."""
+        file = printable(self.file)
+        if self.start is None and self.end is None:
+            return file
+        end = "" if self.end is None else f",{self.end:.10g}"
+        return f"{file}#t={self.start or 0:.10g}{end}"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The rows of a table of labels, one a clip.
+
+    Args:
+        rows: in the order of the table.
+        form: how the table was read.
+        notes: sentences about what was found that a reader of the results should know.
+    """
+
+    rows: list[LabelRow]
+    form: str
+    notes: list[str]
+
+
+def read_labels(path: Path, columns: Mapping[str, str]) -> Labels:
+    """Read a table of labels.
+
+    Args:
+        path: of the table, in any format of `tables.read_table`.
+        columns: the table's names of columns by their meaning, where these are not the usual ones.
+
+    Raises:
+        CorpusError: the table cannot be read, lacks a column, or contradicts itself.
+    """
+    table = read_table(path, is_header)
+    _check_unnamed_columns(table, path)
+    meant = assign_columns(table.columns, columns, path.name)
+    if "start" in meant.of and "end" not in meant.of:
+        raise _refusal(path, "has a column start, but none for the end; add one, or give COLUMNS=start=")
+    _check_line_breaks(table, meant, path)
+    named = ", ".join(
+        f"{name}={table.columns[n]}" for name, n in meant.of.items() if table.columns[n] != name
+    )
+    form = f"{table.form}, with the columns {named}" if named else table.form
+    notes = [] if form == PLAIN else [f"The table {path.name!r} was read as {form}."]
+    notes += meant.notes
+    rows = list(_rows(table, meant, path))
+    if unknown := sorted({row.subset for row in rows} - {"", *SUBSET_NAMES}):
+        raise _refusal(
+            path,
+            f"has {', '.join(unknown[:_MOST_SHOWN])} in its column {table.columns[meant.of['subset']]}; "
+            "expected train, validation or test. Rename them, or have the clips split by COLUMNS=subset=",
+        )
+    merged = _pivoted(rows, path, notes) if "rater" in meant.of else _without_repeats(rows, path, notes)
+    return Labels(merged, form, notes)
+
+
+def _refusal(path: Path, what: str) -> CorpusError:
+    return CorpusError(f"the table {path.name!r} {what}.")
+
+
+def _rows(table: Table, meant: Columns, path: Path) -> Iterator[LabelRow]:
+    for column in (*meant.raters.values(), *_positions(meant, "valence", "start", "end")):
+        _check_decimal_marks(table, column, path)
+    named = [name for name in ("speaker", "sex", "language", "emotion", "sentence") if name in meant.of]
+    texts = {name: meant.of[name] for name in named} | meant.labels
+    for place, row in zip(table.places, table.rows, strict=True):
+        cells = _Cells(table.columns, row, place)
+        ratings = {name: cells.read(_number, column) for name, column in meant.raters.items()}
+        rated = [rating for rating in ratings.values() if rating is not None]
+        valence = cells.read(_number, meant.of["valence"]) if "valence" in meant.of else None
+        if valence is None and rated:
+            valence = sum(rated) / len(rated)
+        start, end = (
+            cells.read(_seconds, meant.of[name]) if name in meant.of else None for name in ("start", "end")
+        )
+        file = row[meant.of["file"]]
+        if not file:
+            cells.problems.append(ClipError("unreadable", f"{place} names no file."))
+        subset = _label(row[meant.of["subset"]], "subset") if "subset" in meant.of else ""
+        yield LabelRow(
+            place,
+            file,
+            start,
+            end,
+            valence,
+            {name: math.nan if rating is None else rating for name, rating in ratings.items()},
+            _SUBSETS.get(subset.lower(), subset),
+            _label(row[meant.of["rater"]], "rater") if "rater" in meant.of else "",
+            {name: _label(row[column], name) for name, column in texts.items()},
+            cells.problems[0] if cells.problems else None,
+        )
+
+
+@dataclass
+class _Cells:
+    """The cells of one row, and what is wrong with them."""
+
+    columns: Row
+    row: Row
+    place: str
+    problems: list[ClipError] = field(default_factory=list)
+
+    def read(self, parse: Callable[[str, str], float | None], column: int) -> float | None:
+        where = f"the column {self.columns[column]} holds {self.row[column]!r} in {self.place}"
+        try:
+            return parse(self.row[column], where)
+        except ClipError as error:
+            self.problems.append(error)
+            return None
+
+
+def _positions(meant: Columns, *meanings: str) -> list[int]:
+    return [meant.of[meaning] for meaning in meanings if meaning in meant.of]
+
+
+def _label(text: str, name: str) -> str:
+    return "" if text.lower() in (UNKNOWN if name in ("speaker", "sex") else MISSING) else printable(text)
+
+
+def _check_decimal_marks(table: Table, column: int, path: Path) -> None:
+    """Refuse a column of which some numbers have a decimal point and others a decimal comma."""
+    first: dict[str, str] = {}
+    for place, row in zip(table.places, table.rows, strict=True):
+        for mark in ".,":
+            if mark in row[column] and mark not in first and _NUMBER.fullmatch(row[column]):
+                first[mark] = f"{row[column]!r} in {place}"
+    if len(first) == 2:
+        numbers = f"{first['.']} and {first[',']} in the column {table.columns[column]}"
+        raise _refusal(path, f"has {numbers}; write one decimal mark")
+
+
+def _number(text: str, where: str) -> float | None:
+    if text.lower() in MISSING:
+        return None
+    if _NUMBER.fullmatch(text):
+        return float(text.replace(",", ".").replace("−", "-"))
+    advice = " A spreadsheet program may have made a date of a number." if _DATE.match(text) else ""
+    raise ClipError("label not a number", f"{where}; expected a number.{advice}")
+
+
+def _seconds(text: str, where: str) -> float | None:
+    """A time in seconds, given as such or as a duration, such as "0 days 00:00:01.5"."""
+    if _NUMBER.fullmatch(text) or text.lower() in MISSING:
+        seconds = _number(text, where)
+    else:
+        import pandas as pd
+
+        try:
+            seconds = pd.to_timedelta(text).total_seconds()
+        except ValueError as error:
+            message = f"{where}; expected seconds, or hours:minutes:seconds."
+            raise ClipError("segment not a time", message) from error
+    if seconds is not None and seconds < 0:
+        raise ClipError("segment not a time", f"{where}; expected 0 or more.")
+    return seconds
+
+
+def _check_unnamed_columns(table: Table, path: Path) -> None:
+    """Refuse cells beyond the header, but for an index in the first column, as pandas writes it."""
+    unnamed = [n for n, name in enumerate(table.columns) if n and not name]
+    for place, row in zip(table.places, table.rows, strict=True):
+        if text := next((row[n] for n in unnamed if row[n]), ""):
+            raise _refusal(
+                path,
+                f"has {text[:60]!r} in {place} in a column without a name. Name the column, or put a text "
+                'that holds the separator into quotation marks (")',
+            )
+
+
+def _check_line_breaks(table: Table, meant: Columns, path: Path) -> None:
+    """Refuse a field in quotation marks that encloses what looks like further rows."""
+    if not table.delimiter:
+        return
+    numeric = [*_positions(meant, "valence"), *meant.raters.values()]
+    for place, row in zip(table.places, table.rows, strict=True):
+        for text in row:
+            for line in text.splitlines()[1:] if "\n" in text or "\r" in text else ():
+                fields = [part.strip().strip('"') for part in line.split(table.delimiter)]
+                if len(fields) == len(table.columns) and all(
+                    fields[n].lower() in MISSING or _NUMBER.fullmatch(fields[n]) for n in numeric
+                ):
+                    raise _refusal(
+                        path,
+                        f"has a quotation mark in {place} that encloses {line[:60]!r}, which looks like "
+                        'another row; remove the mark, or write it twice ("")',
+                    )
+
+
+# Several rows for one clip
+
+
+def _by_clip(rows: Sequence[LabelRow]) -> list[list[LabelRow]]:
+    clips: dict[tuple, list[LabelRow]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        clips[(row.file, row.start, row.end) if row.file else (number,)].append(row)
+    return list(clips.values())
+
+
+def _content(row: LabelRow) -> tuple:
+    ratings = {name: None if math.isnan(rating) else rating for name, rating in row.ratings.items()}
+    return row.valence, ratings, row.subset, row.labels, str(row.problem or "").replace(row.place, "")
+
+
+def _places(rows: Sequence[LabelRow]) -> str:
+    return ", ".join(row.place for row in rows[:_MOST_SHOWN]) + ", ..." * (len(rows) > _MOST_SHOWN)
+
+
+def _without_repeats(rows: Sequence[LabelRow], path: Path, notes: list[str]) -> list[LabelRow]:
+    """The first of the rows of each clip, which have to agree."""
+    found = []
+    for of_clip in _by_clip(rows):
+        first, *others = of_clip
+        found.append(first)
+        if any(_content(row) != _content(first) for row in others):
+            raise _refusal(
+                path,
+                f"describes {first.id!r} in {_places(of_clip)}, and not in the same way. Where these are "
+                "ratings of several raters, add a column rater, or give its name as in COLUMNS=rater=NAME; "
+                "where they are segments, add start and end",
+            )
+    if n_repeated := len(rows) - len(found):
+        notes.append(f"{n_repeated:,} rows of the table repeat another one and are left out.")
+    return found
+
+
+def _pivoted(rows: Sequence[LabelRow], path: Path, notes: list[str]) -> list[LabelRow]:
+    """One row a clip, with the ratings of all its raters; the valence is their mean."""
+    if rows and rows[0].ratings:
+        raise _refusal(
+            path, "has a column of raters and columns valence_a1, ...; give COLUMNS=rater= to ignore it"
+        )
+    by_clip = _by_clip(rows)
+    varying = {
+        name
+        for of_clip in by_clip
+        for name, text in of_clip[0].labels.items()
+        if any(row.labels[name] != text for row in of_clip)
+    }
+    if dropped := ", ".join(sorted(varying - _OF_THE_CLIP)):
+        notes.append(f"Columns that differ between the rows of one clip are left out: {dropped}.")
+    named = {row.rater for row in rows} - {""}
+    raters = sorted(named, key=lambda name: [*map(_as_number, re.split(r"(\d+)", name))])
+    columns = {rater: f"valence_a{number}" for number, rater in enumerate(raters, 1)}
+    if len(raters) > _MOST_RATERS:
+        notes.append(f"The valence of a clip is the mean of its ratings, of {len(raters):,} raters in all.")
+        columns = {}
+    else:
+        listed = ", ".join(f"{column} {rater}" for rater, column in columns.items())
+        notes.append(f"The table has one row a rating. Its raters are {listed or 'not named'}.")
+    found = []
+    for of_clip in by_clip:
+        first = of_clip[0]
+        labels = {name: text for name, text in first.labels.items() if name not in varying - _OF_THE_CLIP}
+        ratings: dict[str, float] = {}
+        for row in of_clip:
+            same = (row.subset, {name: row.labels[name] for name in labels}) == (first.subset, labels)
+            rater = row.rater or row.place  # ratings without a name are not those of one person
+            if not same or (row.valence is not None and ratings.get(rater, row.valence) != row.valence):
+                raise _refusal(
+                    path,
+                    f"contradicts itself about {row.id!r} in {_places(of_clip)}; expected one rating of each "
+                    "rater, and the same speaker, sex, language, sentence and subset in all rows of a clip",
+                )
+            if row.valence is not None:
+                ratings[rater] = row.valence
+        problem = next((row.problem for row in of_clip if row.problem), None)
+        valence = sum(ratings.values()) / len(ratings) if ratings else None
+        of_raters = {column: ratings.get(rater, math.nan) for rater, column in columns.items()}
+        found.append(
+            replace(first, valence=valence, ratings=of_raters, rater="", labels=labels, problem=problem)
+        )
+    return found
+
+
+def _as_number(part: str) -> tuple[int, str]:
+    return (int(part), "") if part.isdecimal() else (-1, part)

@@ -1,0 +1,305 @@
+"""Read a table of labels as texts, whichever program wrote it.
+
+    text ─ decode ─► strict csv, or JSON lines ─┐
+    .xlsx, .parquet ─ pandas ───────────────────┴─► Table
+
+What can be read in one way is read; what can be read in two ways is refused, with its line.
+"""
+
+import codecs
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from valence_lib.errors import CorpusError
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".xlsx", ".parquet", ".jsonl", ".ndjson")
+PLAIN = "CSV in UTF-8, separated by commas"  # the form that needs no remark
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+# UTF-32 first: its mark begins with that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+    codecs.BOM_UTF8: "UTF-8-SIG",
+}
+_OLD_EXCEL = b"\xd0\xcf\x11\xe0"
+_SEPARATOR_LINE = re.compile(r"\s*\"?sep=(.)\"?\s*", re.IGNORECASE)  # as Excel reads and writes it
+
+_MOST_LINES = 5  # that are listed
+
+Row = list[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as texts without surrounding spaces; an empty cell is "".
+
+    Args:
+        columns: the header, as many texts as each row has.
+        rows: without empty ones.
+        places: where each row is in its file, such as "line 7".
+        form: how the file was read, such as "CSV in UTF-8, separated by commas".
+        delimiter: of a text table; "" for others.
+    """
+
+    columns: Row
+    rows: list[Row]
+    places: list[str]
+    form: str
+    delimiter: str = ""
+
+
+def read_table(path: Path, is_header: Callable[[Sequence[str]], bool]) -> Table:
+    """Read a table: CSV with any usual separator and encoding, Excel (.xlsx), Parquet or JSON lines.
+
+    Args:
+        path: of the table. The content decides what it is, not the suffix.
+        is_header: whether some columns are those of the table that is looked for; chooses the Excel sheet.
+
+    Raises:
+        CorpusError: the file cannot be read, or could be read in two ways.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CorpusError(f"the table {path} cannot be read: {error.strerror}.") from error
+    if content.startswith(b"PAR1"):
+        return _from_parquet(content, path)
+    if content.startswith(b"PK"):
+        return _from_excel(content, path, is_header)
+    if content.startswith(_OLD_EXCEL):
+        raise _refusal(path, "is in the format of Excel before 2007; save it as .xlsx or as CSV")
+    text, encoding = _decoded(content, path)
+    if text.lstrip().startswith(("{", "[")):
+        return _from_json_lines(text, encoding, path)
+    return _from_text(text, encoding, path)
+
+
+def _refusal(path: Path, what: str) -> CorpusError:
+    return CorpusError(f"the table {path.name!r} {what}.")
+
+
+def _decoded(content: bytes, path: Path) -> tuple[str, str]:
+    """The text of a file, and the name of its encoding."""
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "UTF-8")
+    beginning = content[:4096]
+    if encoding == "UTF-8" and b"\0" in beginning:
+        # Every second byte of Latin text in UTF-16 is zero.
+        in_second_place = beginning[1::2].count(0) > beginning[::2].count(0)
+        encoding = "UTF-16-LE" if in_second_place else "UTF-16-BE"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding != "UTF-8":
+            raise _refusal(path, f"begins as {encoding}, but is damaged at byte {error.start}") from error
+        text, encoding = _partly_latin_1(content)
+    if "\0" in text:
+        raise _refusal(path, "is no text; expected CSV, Excel (.xlsx), Parquet or JSON lines")
+    return text.removeprefix("\ufeff"), encoding.removesuffix("-SIG")
+
+
+def _partly_latin_1(content: bytes) -> tuple[str, str]:
+    """Text of which not all lines are UTF-8: the others are read as Latin-1, with Windows' additions."""
+    lines, others = [], []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        try:
+            lines.append(line.decode("utf-8"))
+        except UnicodeDecodeError:
+            others.append(number)
+            try:
+                lines.append(line.decode("windows-1252"))
+            except UnicodeDecodeError:
+                lines.append(line.decode("latin-1"))
+    text = "\n".join(lines)
+    in_utf_8 = set(range(1, len(lines) + 1)).difference(others)
+    if all(lines[number - 1].isascii() for number in in_utf_8):
+        return text, "Latin-1 (Windows-1252; it is not UTF-8)"
+    shown = ", ".join(map(str, others[:_MOST_LINES])) + ", ..." * (len(others) > _MOST_LINES)
+    return text, f"UTF-8, but Latin-1 (Windows-1252) in line {shown}"
+
+
+# Text with separators
+
+
+def _from_text(text: str, encoding: str, path: Path) -> Table:
+    first_line, line_break, rest = text.partition("\n")
+    if given := _SEPARATOR_LINE.fullmatch(first_line):
+        delimiter, text, skipped = given[1], rest, 1 if line_break else 0
+    else:
+        delimiter, skipped = _delimiter(text, path), 0
+    records = list(_records(text, delimiter, skipped, path))
+    if len(records) < 2:
+        raise _refusal(path, "is empty; expected a header and a row for each clip")
+    line, header = records.pop(0)
+    rows: list[Row] = []
+    for line, record in records:
+        n_fields = len(record)
+        while len(record) > len(header) and not record[-1]:
+            record.pop()
+        if len(record) != len(header):
+            name = _DELIMITERS.get(delimiter, repr(delimiter))
+            raise _refusal(
+                path,
+                f"has {n_fields} fields in line {line} and {len(header)} in its header, separated by {name}. "
+                'Put a text that holds the separator, or a decimal comma, into quotation marks ("), and '
+                "give every row all fields",
+            )
+        rows.append(record)
+    form = f"CSV in {encoding}, separated by {_DELIMITERS.get(delimiter, repr(delimiter))}"
+    return Table(header, rows, [f"line {line}" for line, _ in records], form, delimiter)
+
+
+def _delimiter(text: str, path: Path) -> str:
+    """The separator that divides the header into most columns."""
+    counts = {}
+    for delimiter in _DELIMITERS:
+        try:
+            _, header = next(_records(text, delimiter, 0, path))
+        except (CorpusError, StopIteration):
+            continue
+        counts[delimiter] = len(header)
+    most = max(counts.values(), default=1)
+    if most == 1:
+        return ","
+    best = [delimiter for delimiter, count in counts.items() if count == most]
+    if len(best) > 1:
+        names = " or ".join(_DELIMITERS[delimiter] for delimiter in best)
+        raise _refusal(path, f"can be read as separated by {names}; write sep=, (or ;) as its first line")
+    return best[0]
+
+
+def _records(text: str, delimiter: str, skipped: int, path: Path) -> Iterator[tuple[int, Row]]:
+    """The records of a text that are not empty, each with the line at which it begins."""
+    file = io.StringIO(text, newline="")
+    reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=delimiter != " ")
+    while True:
+        line = skipped + reader.line_num + 1
+        try:
+            record = [field.strip().lstrip("\ufeff") for field in next(reader)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise _refusal(
+                path,
+                f"cannot be read from line {line} on: {error}. A quotation mark that does not enclose a "
+                'whole field is the usual cause: remove it, or write it twice ("") inside an enclosed field',
+            ) from error
+        if any(record):
+            yield line, record
+
+
+# JSON lines
+
+
+def _from_json_lines(text: str, encoding: str, path: Path) -> Table:
+    if text.lstrip().startswith("["):
+        objects = _parsed(text, "", path)
+        found = [(f"entry {number}", entry) for number, entry in enumerate(objects, 1)]
+    else:
+        lines = [(f"line {number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        found = [(place, _parsed(line, f" in {place}", path)) for place, line in lines]
+    if stranger := next((place for place, entry in found if not isinstance(entry, dict)), None):
+        raise _refusal(path, f"holds no JSON object in {stranger}; expected one for each clip")
+    columns = list(dict.fromkeys(name for _, entry in found for name in entry))
+    values = [[entry.get(name) for name in columns] for _, entry in found]
+    return _from_values(columns, values, [place for place, _ in found], f"JSON lines in {encoding}", path)
+
+
+def _parsed(text: str, place: str, path: Path) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) < len(pairs):
+            raise _refusal(path, f"holds an object with a key that occurs twice{place}")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except ValueError as error:
+        raise _refusal(path, f"cannot be read as JSON{place}: {error}") from error
+
+
+# Tables with types
+
+
+def _from_parquet(content: bytes, path: Path) -> Table:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        frame = parquet.read_table(io.BytesIO(content)).to_pandas()
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise _refusal(path, f"cannot be read as Parquet: {error}") from error
+    if any(name is not None for name in frame.index.names):
+        frame = frame.reset_index()  # as audformat stores file, start and end
+    values = [list(row) for row in frame.astype(object).itertuples(index=False, name=None)]
+    places = [f"row {number}" for number in range(1, len(values) + 1)]
+    return _from_values(list(map(str, frame.columns)), values, places, "Parquet", path)
+
+
+def _from_excel(content: bytes, path: Path, is_header: Callable[[Sequence[str]], bool]) -> Table:
+    import pandas as pd
+
+    try:
+        sheets = pd.read_excel(
+            io.BytesIO(content),
+            sheet_name=None,
+            header=None,
+            dtype=object,
+            na_filter=False,
+            engine="openpyxl",
+        )
+    except Exception as error:  # whatever openpyxl and zipfile raise on a damaged file
+        raise _refusal(path, f"cannot be read as an Excel workbook: {error}") from error
+    found: dict[str, tuple[Row, list[list[Any]], list[str]]] = {}
+    for name, frame in sheets.items():
+        rows = [
+            (f"row {number}", list(row))
+            for number, row in enumerate(frame.itertuples(index=False, name=None), 1)
+            if any(map(_text, row))
+        ]
+        if rows:
+            (_, header), *others = rows
+            columns = [_text(value) for value in header]
+            found[str(name)] = columns, [row for _, row in others], [place for place, _ in others]
+    fitting = [name for name, (columns, *_) in found.items() if is_header(columns)] or list(found)
+    if len(fitting) != 1:
+        names = ", ".join(map(repr, fitting)) or "none that holds anything"
+        raise _refusal(path, f"has the sheets {names}; expected one with labels. Save that one as a file")
+    return _from_values(*found[fitting[0]], f"Excel, sheet {fitting[0]!r}", path)
+
+
+def _from_values(
+    columns: Sequence[str], values: Sequence[Sequence[Any]], places: Sequence[str], form: str, path: Path
+) -> Table:
+    nested = (dict, list, tuple, bytes, np.ndarray)
+    kept = [n for n in range(len(columns)) if not any(isinstance(row[n], nested) for row in values)]
+    rows = [[_text(row[n]) for n in kept] for row in values]
+    filled = [n for n, row in enumerate(rows) if any(row)]
+    if not filled:
+        raise _refusal(path, "is empty; expected a row for each clip")
+    header = [_text(columns[n]) for n in kept]
+    return Table(header, [rows[n] for n in filled], [places[n] for n in filled], form)
+
+
+def _text(value: Any) -> str:
+    """A value as it would be written into a CSV; "" where it is missing."""
+    if value is None or type(value).__name__ in ("NaTType", "NAType"):
+        return ""
+    if isinstance(value, timedelta):
+        return repr(value.total_seconds())
+    if isinstance(value, float | np.floating):
+        if math.isnan(value):
+            return ""
+        # Integers with gaps become floats in pandas: a speaker 7 is not named "7.0".
+        return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
+    return str(value).strip()

@@ -1,0 +1,375 @@
+"""The jobs of a report in one table: what each runs, with which parameters, on which files, after which.
+
+    preprocess ─► one job a run ─► leakage ─► compare ─► error_analysis ─► report ─► render
+
+A build writes the table to request.json; workflow/Snakefile makes its rules from it.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from valence_lib import provenance
+from valence_lib.errors import RunError, SettingsError, unknown_name
+from valence_lib.files import digest_of
+from valence_lib.registry import (
+    ABLATIONS,
+    BEST_MODEL,
+    COURSE_MODELS,
+    ENCODER_PRESETS,
+    MODELS,
+    NETWORKS,
+    PRESETS,
+    STREAMS,
+    entries_of,
+    missing_packages,
+    modules_of,
+    training_settings,
+)
+from valence_lib.settings import PROTOCOLS, CorpusSettings
+from valence_lib.workflow.jobs import CORPUS_LINK, REQUEST_FILE, Job, project_root
+
+REPORT_PRESETS = ("default", "course", "clip", "speaker", "best")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a report is made of.
+
+    Args:
+        corpus: "demo" or a path.
+        name: of the folder under reports/.
+        preset: how networks are trained, beside the preset "course", which is always included. "best" is the
+            default preset with all models and the ablation table.
+        protocol: "holdout" (one training, validation and test subset) or "cv" (cross-validation by speaker).
+        folds: of the cross-validation.
+        seed: the first seed, and that of the split.
+        seeds: number of trainings of each network and preset, with successive seeds.
+        epochs: of each training.
+        precision: of each training's large products.
+        valence_low, valence_high: the ends of the rating scale.
+        clips_per_speaker: number of clips of each speaker that are taken; 0 takes all.
+        columns: names of the columns of the corpus's table, see `columns.parse_columns`; "" for usual ones.
+        names_speakers: whether the corpus names speakers; without, nothing is standardised by speaker.
+        best: content of sweep/best.json, whose settings are trained as one more row; empty for none.
+        encoder: digest of a pretrained encoder, see `encoders.use_encoder`; "" for none.
+        encoder_name: its name in the report.
+        encoder_layer: the number of its layer, or "auto".
+    """
+
+    corpus: str = "demo"
+    name: str = "demo"
+    preset: str = "default"
+    protocol: str = "holdout"
+    folds: int = 6
+    seed: int = 0
+    seeds: int = 3
+    epochs: int = 20
+    precision: str = "float32"
+    valence_low: float = 1.0
+    valence_high: float = 5.0
+    clips_per_speaker: int = 0
+    names_speakers: bool = True
+    columns: str = ""
+    best: dict[str, Any] = field(default_factory=dict)
+    encoder: str = ""
+    encoder_name: str = ""
+    encoder_layer: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise SettingsError(
+                f"NAME={self.name!r} cannot name a folder under reports/; "
+                "expected letters, digits, '.', '_' and '-', beginning with a letter or digit."
+            )
+        if self.preset not in REPORT_PRESETS:
+            raise SettingsError(unknown_name("preset", self.preset, REPORT_PRESETS))
+        if self.protocol not in PROTOCOLS:
+            raise SettingsError(unknown_name("protocol", self.protocol, PROTOCOLS))
+        if self.best and self.protocol == "cv":
+            raise SettingsError(
+                "TUNED=yes was given with PROTOCOL=cv, which tests on the clips on which the sweep chose its "
+                "settings; expected PROTOCOL=holdout."
+            )
+        if self.folds < 3:
+            raise SettingsError(
+                f"FOLDS={self.folds} was given; expected 3 or more: to test, to validate, to train."
+            )
+        if self.seeds < 1:
+            raise SettingsError(
+                f"SEEDS={self.seeds} was given; expected the number of trainings of each model, 1 or more."
+            )
+        training_settings("LSTM2", "default", self.seed, epochs=self.epochs, precision=self.precision)
+        CorpusSettings(self.valence_low, self.valence_high, self.clips_per_speaker, self.seed)
+
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """Model, preset, seed and, where there are any, changed settings of every run, by its name."""
+        found = {}
+        for model, preset in self._rows():
+            if _missing_packages(model, preset):
+                continue
+            changes = {"changes": self.best["changes"]} if preset == "tuned" else {}
+            for seed in range(self.seed, self.seed + (1 if MODELS[model].fitted else self.seeds)):
+                found[f"{model}-{preset}-{seed}"] = {"model": model, "preset": preset, "seed": seed} | changes
+        return found
+
+    def missing(self) -> list[dict[str, str]]:
+        """Model, preset, package and installing command of each row that lacks a package, and is left out."""
+        return [
+            {"model": model, "preset": preset, "package": package, "command": command}
+            for model, preset in self._rows()
+            for package, command in _missing_packages(model, preset).items()
+        ]
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """Model and preset of the rows of a report's tables, in their order."""
+        first = "default" if self.preset == "best" else self.preset
+        # One vector a clip cannot be standardised within the clip, and kernels need standardised features.
+        plain = "speaker" if first == "speaker" and self.names_speakers else "default"
+        rows = [
+            (model, first if model in NETWORKS else plain)
+            for model, entry in MODELS.items()
+            if not entry.presets and model != BEST_MODEL
+        ]
+        rows += [(model, "course") for model in COURSE_MODELS]
+        rows += [(BEST_MODEL, "default"), (BEST_MODEL, "speaker")]
+        if self.encoder:
+            rows += [(BEST_MODEL, preset) for preset in ENCODER_PRESETS]
+        if self.preset == "best":
+            rows += [(model, preset) for model, entry in MODELS.items() for preset in entry.presets]
+            # The ablation table compares with the best model.
+            if not missing_packages(MODELS[BEST_MODEL].recipe["streams"]):
+                rows += [(BEST_MODEL, preset) for preset in ABLATIONS]
+        if self.best:
+            rows.append((self.best["model"], "tuned"))
+        if not self.names_speakers:
+            rows = [row for row in rows if PRESETS[row[1]].get("standardise") != "speaker"]
+        return list(dict.fromkeys(rows))
+
+    def jobs(self, corpus_digest: str) -> list[Job]:
+        """The table of jobs, each below those that it starts after."""
+        runs = self.runs()
+        common: dict[str, Any] = {"epochs": self.epochs, "precision": self.precision}
+        settings = {
+            name: training_settings(
+                run["model"], run["preset"], run["seed"], **common, **run.get("changes", {})
+            )
+            for name, run in runs.items()
+        }
+        streams = {name for training in settings.values() for name in training.streams} - {"log_mel"}
+        if not self.names_speakers:  # the leakage analysis clusters voices instead
+            streams.add("pitch")
+        modules = {name: tuple(sorted(set(modules_of(training)))) for name, training in settings.items()}
+        fitted = [name for name, run in runs.items() if MODELS[run["model"]].fitted]
+        of_fitted = {module for name in fitted for module in modules[name]}
+        models = list(dict.fromkeys(run["model"] for run in runs.values()))
+
+        def paths(*names: str) -> tuple[str, ...]:
+            return tuple(f"reports/{self.name}/{name}" for name in names)
+
+        def paths_of_runs(*names: str) -> tuple[str, ...]:
+            return paths(*(f"runs/{run}/{name}" for run in runs for name in names))
+
+        report = {"report": f"../reports/{self.name}"}
+        corpus = {"corpus": self._corpus_seen_from_notebooks(), "columns": self.columns}
+        preprocessing = {
+            name: getattr(self, name)
+            for name in (
+                *("valence_low", "valence_high", "clips_per_speaker", "protocol", "folds", "seed"),
+                *("encoder", "encoder_name", "encoder_layer"),
+            )
+        } | {"streams": sorted(streams)}
+        clips = paths("preprocess/clips.csv", "preprocess/corpus.json")
+        splits = clips + paths("preprocess/splits.csv") if self.protocol == "cv" else clips
+        excluded = paths("preprocess/quarantine.csv")
+        predictions = paths_of_runs("predictions.csv", "settings.json")
+        templates = sorted((provenance.PACKAGE / "report" / "templates" / "report").glob("*.*"))
+        records = paths(
+            *(f"provenance/{job}.json" for job in ("preprocess", *runs, "compare", "error_analysis"))
+        )
+        return [
+            Job(
+                "preprocess",
+                "notebooks/1_preprocess.ipynb",
+                (),
+                ("notebooks/1_preprocess.ipynb", "preprocess"),
+                parameters=report | corpus | preprocessing,
+                modules=tuple(STREAMS[name].module for name in sorted(streams)),
+                values={
+                    "corpus": corpus_digest,
+                    "registry": [STREAMS[name]._asdict() for name in sorted(streams)],
+                },
+                minutes=120,
+            ),
+            *(
+                Job(
+                    name,
+                    "notebooks/2_experiment.ipynb",
+                    splits,
+                    (f"runs/{name}/2_experiment.ipynb", f"runs/{name}"),
+                    after=("preprocess",),
+                    parameters=report | run | common,
+                    modules=modules[name],
+                    values={"settings": settings[name].to_mapping(), "registry": entries_of(settings[name])},
+                    memory=3000,
+                    minutes=240,
+                    priority=models.index(run["model"]),  # the slowest to train come last in the registry
+                )
+                for name, run in runs.items()
+            ),
+            Job(
+                "leakage",
+                "notebooks/leakage.ipynb",
+                splits + predictions,
+                ("leakage/leakage.ipynb", "leakage/leakage.json", "leakage/predictions.csv"),
+                after=tuple(runs),
+                parameters={**report, "runs": list(runs), "folds": self.folds},
+                modules=tuple(sorted(of_fitted)),  # it analyses the best of them
+                values={"registry": [entries_of(settings[name]) for name in fitted]},
+                memory=3000,
+                minutes=240,
+            ),
+            Job(
+                "compare",
+                "notebooks/3_compare.ipynb",
+                splits + excluded + predictions + paths("leakage/leakage.json", "leakage/predictions.csv"),
+                ("notebooks/3_compare.ipynb", "results.json", "seconds.json", "predictions.csv"),
+                after=("preprocess", *runs, "leakage"),
+                parameters={**report, "runs": list(runs)} | ({"tuning": self.best} if self.best else {}),
+            ),
+            Job(
+                "error_analysis",
+                "notebooks/4_error_analysis.ipynb",
+                paths("results.json") + splits + predictions,
+                ("notebooks/4_error_analysis.ipynb", "errors"),
+                after=("compare",),
+                parameters=report | corpus,
+                modules=tuple(sorted({module for found in modules.values() for module in found})),
+            ),
+            Job(
+                "report",
+                "notebooks/5_report.ipynb",
+                (
+                    *paths("results.json", "errors/errors.json", "errors/worst.npz"),
+                    *clips,
+                    *excluded,
+                    *paths_of_runs("predictions.csv", "settings.json", "curves.csv"),
+                    *records,
+                    "notebooks/published.csv",
+                ),
+                ("notebooks/5_report.ipynb", "tables", "figures"),
+                after=("compare", "error_analysis"),
+                parameters={**report, "missing": self.missing()},
+                modules=tuple(MODELS[name].module for name in NETWORKS),
+                values={"settings": _settings(COURSE_MODELS, "default", 0)},
+            ),
+            Job(
+                "render",
+                "valence_lib/report/rendering.py",
+                (
+                    *paths("notebooks/5_report.ipynb"),
+                    "notebooks/references.bib",
+                    *(path.relative_to(provenance.PACKAGE.parent).as_posix() for path in templates),
+                ),
+                ("report.html", "report.pdf"),
+                after=("report",),
+            ),
+        ]
+
+    def workers(self, trials: int, minutes: float, count: int) -> list[Job]:
+        """The jobs of a sweep after preprocessing: workers at one study with a budget of trials or minutes.
+
+        Raises:
+            SettingsError: there is no worker.
+        """
+        if count < 1:
+            raise SettingsError(f"JOBS={count} was given; expected the number of workers, 1 or more.")
+        folder = f"reports/{self.name}"
+        return [
+            Job(
+                f"sweep-{worker}",
+                "notebooks/sweep.ipynb",
+                (f"{folder}/preprocess/clips.csv", f"{folder}/preprocess/corpus.json"),
+                (f"sweep/worker-{worker}.ipynb", "sweep/best.json"),
+                after=("preprocess",),
+                parameters={
+                    "report": f"../{folder}",
+                    "budget_trials": trials,
+                    "budget_minutes": minutes,
+                    "epochs": self.epochs,
+                    "seed": self.seed,
+                    "worker": worker,
+                },
+                modules=tuple(MODELS[name].module for name in COURSE_MODELS),
+                values={"settings": _settings(COURSE_MODELS, "tuned", self.seed, epochs=self.epochs)},
+                memory=3000,
+                minutes=1440,
+                cacheable=False,
+            )
+            for worker in range(1, count + 1)
+        ]
+
+    def _corpus_seen_from_notebooks(self) -> str:
+        """The corpus by the link in the report's folder, so that notebooks hold no path of this machine."""
+        if self.corpus == "demo":
+            return self.corpus
+        link = f"../reports/{self.name}/{CORPUS_LINK}"
+        path = Path(self.corpus).expanduser()
+        return f"{link}/{path.name}" if path.is_file() else link
+
+
+def _missing_packages(model: str, preset: str) -> dict[str, str]:
+    return missing_packages(training_settings(model, preset, seed=0).streams)
+
+
+def _settings(models: Iterable[str], preset: str, seed: int, **changes: Any) -> dict[str, dict[str, Any]]:
+    return {name: training_settings(name, preset, seed, **changes).to_mapping() for name in models}
+
+
+def corpus_path(corpus: str, root: Path) -> str:
+    """The corpus's path as request.json has it, the same for every spelling of the path."""
+    return corpus if corpus == "demo" else os.path.relpath(Path(corpus).expanduser(), root)
+
+
+def load_best(name: str) -> dict[str, Any]:
+    """The best settings that the sweep of a report found: the content of sweep/best.json.
+
+    Raises:
+        RunError: there was no sweep, or the clips or their split have changed since.
+    """
+    folder = project_root() / "reports" / name
+    path, clips = folder / "sweep" / "best.json", folder / "preprocess" / "clips.csv"
+    if not path.is_file() or not clips.is_file():
+        raise RunError(f"there is no reports/{name}/sweep/best.json; run `make sweep` for this report first.")
+    best = json.loads(path.read_text(encoding="utf-8"))
+    if digest_of(clips) != best["clips"]:
+        raise RunError(
+            f"reports/{name}/sweep/best.json was chosen on other clips, or on another split of them, than "
+            "the report has; run `make sweep` again."
+        )
+    return best
+
+
+def default_name(corpus: str) -> str:
+    """A report's name after its corpus; of a table of labels, after its folder.
+
+    Raises:
+        RunError: a report of that name is on another corpus.
+    """
+    from valence_lib.corpora.sources import folder_of
+
+    path = folder_of(corpus).resolve()
+    stem = path.stem if path.suffix in (".pkl", ".pickle") else path.name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "report"
+    root = project_root()
+    earlier = root / "reports" / name / REQUEST_FILE
+    before = json.loads(earlier.read_text(encoding="utf-8"))["corpus"] if earlier.is_file() else None
+    if before not in (None, corpus_path(corpus, root)):
+        raise RunError(
+            f"reports/{name} is on another corpus than {corpus!r}; give this report a NAME of its own."
+        )
+    return name
