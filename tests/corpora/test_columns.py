@@ -36,11 +36,11 @@ def test_raters_and_other_columns():
     [
         (
             "file,valence,Speaker_Name",
-            "'Speaker_Name': did you mean speaker? Give COLUMNS=speaker=Speaker_Name",
+            "'Speaker_Name' is not used: did you mean speaker? COLUMNS=speaker=Speaker_Name uses it",
         ),
-        ("file,valence,speakr", "'speakr': did you mean speaker?"),
-        ("file,valence,Split_Set", "'Split_Set': did you mean subset?"),
-        ("file,valence,start_time,end_times", "'end_times': did you mean end?"),
+        ("file,valence,speakr", "'speakr' is not used: did you mean speaker?"),
+        ("file,valence,Split_Set", "'Split_Set' is not used: did you mean subset?"),
+        ("file,valence,start_time,end_times", "'end_times' is not used: did you mean end?"),
         ("file,path,valence", "The column 'file' is used as file, and not 'path'."),
     ],
 )

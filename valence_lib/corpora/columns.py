@@ -118,10 +118,10 @@ def assign_columns(columns: Sequence[str], given: Mapping[str, str], table: str)
         raise _lacking(columns, near, table)
     if "valence" in of or raters:
         near = {name: meaning for name, meaning in near.items() if meaning != "valence"}
-    if near:
-        asked = "; ".join(f"{name!r}: did you mean {meaning}?" for name, meaning in near.items())
-        remedy = ",".join(f"{meaning}={name}" for name, meaning in near.items())
-        notes.append(f"Columns are not used: {asked} Give COLUMNS={remedy} to use them.")
+    notes += [
+        f"The column {name!r} is not used: did you mean {meaning}? COLUMNS={meaning}={name} uses it."
+        for name, meaning in near.items()
+    ]
     return Columns(of, raters, labels, notes)
 
 

@@ -357,7 +357,7 @@ def open_corpus(where: str | Path, sample_rate: int = COURSE_SAMPLE_RATE, column
     if len(tables) == 1:
         return Manifest(tables[0], sample_rate, name, columns)
     listed = ", ".join(name_text(entry.name) for entry in entries[:_MOST_SHOWN]) or "nothing"
-    several = f" Give one of the tables, as in CORPUS={tables[0].name}." if tables else ""
+    several = f" Give one of the tables, as in CORPUS={name_text(tables[0])}." if tables else ""
     raise CorpusError(f"'{name_text(str(where))}' holds {listed}; expected {WHAT_IS_TAKEN}.{several}")
 
 
