@@ -41,7 +41,7 @@ def main(wanted):
         torch, explanation = [], f"{installed_torch()} is installed"
     else:
         torch, explanation = choose_torch(wanted)
-    needed, free = (6.5 if "===" in str(torch) else 2.5), shutil.disk_usage(".").free / 1e9
+    needed, free = (6.8 if "===" in str(torch) else 2.8), shutil.disk_usage(".").free / 1e9
     if free + gigabytes(VENV) < needed:
         sys.exit(
             f"{needed} GB are needed in {Path.cwd()} and {free:.1f} GB are free: make room, then {AGAIN}."
