@@ -41,6 +41,9 @@ def test_raters_and_other_columns():
         ("file,valence,speakr", "'speakr' is not used: did you mean speaker?"),
         ("file,valence,Split_Set", "'Split_Set' is not used: did you mean subset?"),
         ("file,valence,start_time,end_times", "'end_times' is not used: did you mean end?"),
+        ("file,valence,offset", "'offset' is not used: did you mean start?"),
+        ("file,valence,start_ms", "did you mean start? A column start in seconds uses it"),
+        ("file,valence,subject", "'subject' is not used: did you mean speaker?"),
         ("file,path,valence", "The column 'file' is used as file, and not 'path'."),
     ],
 )
@@ -65,6 +68,7 @@ def test_given_names_go_before_usual_ones():
     ("header", "given", "message"),
     [
         ("file,valence,Valence", "", "has the column 'Valence' twice"),
+        ("file,valence_r1,valence_r2", "", "Rename the columns of several raters as valence_a1"),
         ("path,filename,valence", "", "'path' and 'filename', each of which may be the file"),
         ("file,EmoVal", "", "expected file and valence .* Did you mean COLUMNS=valence=EmoVal"),
         ("clip,valence", "", r"has the columns clip, valence; expected file .* COLUMNS=file=clip_name"),

@@ -1,8 +1,10 @@
 """Numbers, times, subsets, raters and missing values of a table of labels."""
 
 import math
+import unicodedata
 from pathlib import Path
 
+import openpyxl
 import pandas as pd
 import pytest
 
@@ -17,9 +19,10 @@ def read(folder: Path, text: str, columns: dict[str, str] | None = None):
     return read_labels(folder / "labels.csv", columns or {})
 
 
-@pytest.mark.parametrize(
-    "missing", ["", "NA", "N/A", "nan", "NaN", "None", "null", "-", " na ", "#N/A", "<NA>"]
-)
+MISSING = ["", "NA", "N/A", "nan", "NaN", "None", "null", "-", " na ", "#N/A", "<NA>", "#NV", ".", "–", "NIL"]
+
+
+@pytest.mark.parametrize("missing", MISSING)
 def test_what_is_missing_is_unrated_and_nobody(tmp_path, missing):
     table = (
         f"file,valence,speaker,sex,part,emotion\na.wav,{missing},{missing},{missing},{missing},{missing}\n"
@@ -86,11 +89,28 @@ def test_times_of_parquet(tmp_path):
     assert [(row.start, row.end, row.valence) for row in rows] == [(0.25, 0.5, 3), (1.75, 2, 4)]
 
 
+def test_times_with_a_decimal_comma(tmp_path):
+    (row,) = read(tmp_path, "file;start;end;valence\na.wav;0:00:00,5;0:01:02,25;3\n").rows
+    assert (row.start, row.end) == (0.5, 62.25)
+
+
 @pytest.mark.parametrize(("start", "message"), [("soon", "expected seconds"), ("-1", "expected 0 or more")])
 def test_impossible_times_cost_their_own_clip(tmp_path, start, message):
     first, second = read(tmp_path, f"file,start,end,valence\na.wav,{start},2,3\na.wav,3,4,3\n").rows
     assert first.problem.reason == "segment not a time"
     assert message in str(first.problem)
+    assert second.problem is None
+
+
+@pytest.mark.parametrize("header", ["file,begin,valence", "file,end,valence", "file,stop,valence"])
+def test_one_of_start_and_end_alone_is_refused(tmp_path, header):
+    with pytest.raises(CorpusError, match="but none for the"):
+        read(tmp_path, f"{header}\na.wav,1,3\n")
+
+
+def test_an_end_needs_its_start(tmp_path):
+    first, second = read(tmp_path, "file,start,end,valence\na.wav,,2,3\na.wav,2,3,3\n").rows
+    assert str(first.problem) == "line 2 has an end, but no start."
     assert second.problem is None
 
 
@@ -137,7 +157,7 @@ def test_one_row_a_rating_becomes_raters(tmp_path):
 
 
 def test_ratings_without_a_name_are_not_those_of_one_person(tmp_path):
-    (row,) = read(tmp_path, "file,rater,valence\na.wav,NA,3\na.wav,NA,5\na.wav,r1,4\n").rows
+    (row,) = read(tmp_path, "file,rater,valence\na.wav,NA,3\n./a.wav,NA,5\na.wav,r1,4\n").rows
     assert (row.valence, row.ratings) == (4, {"valence_a1": 4})
 
 
@@ -169,6 +189,9 @@ def test_an_open_quotation_mark_is_refused_with_its_line(tmp_path):
         CorpusError, match=r"in line 2 that encloses 'b\.wav,2,it', which looks like another row"
     ):
         read(tmp_path, f"file,valence,text\n{rows}")
+    # Also where they enclose parts of rows.
+    with pytest.raises(CorpusError, match="looks like another row"):
+        read(tmp_path, 'file,text,valence,speaker\na1.wav,"so,3,s1\na2.wav,so",4,s2\na3.wav,so,4,s2\n')
     labels = read(tmp_path, 'file,valence,text\na.wav,3,"well,\nyes"\n')
     assert labels.rows[0].labels["text"] == "well,\\nyes"
 
@@ -214,9 +237,74 @@ def test_what_was_detected_is_noted_unless_it_is_plain(tmp_path, content, form):
     labels = read_labels(tmp_path / "labels.csv", {})
     assert labels.form == form
     assert [row.file for row in labels.rows if row.file not in ("#", "ö.wav")] == ["ä.wav"]
-    assert labels.notes == (
-        [] if "UTF-8, separated by commas" in form else [f"The table 'labels.csv' was read as {form}."]
-    )
+    noted = [] if "UTF-8, separated by commas" in form else [f"The table 'labels.csv' was read as {form}."]
+    assert labels.notes[:1] == noted
+    assert ("If names look wrong" in str(labels.notes)) == ("Latin-1" in form)
+
+
+def test_one_speaker_in_several_spellings(tmp_path):
+    names = ["Zoë", unicodedata.normalize("NFD", "Zoë"), "A  B", "A B", "7", "7.0", "s1", "S1"]
+    rows = "".join(f"{n}.wav,{1 + n % 4},{name}\n" for n, name in enumerate(names))
+    labels = read(tmp_path, f"file,valence,speaker\n{rows}")
+    assert [row.labels["speaker"] for row in labels.rows] == [
+        "Zoë",
+        "Zoë",
+        "A B",
+        "A B",
+        "7",
+        "7",
+        "s1",
+        "S1",
+    ]
+    assert labels.notes == ["Speakers that differ in case alone count as different people: S1 and s1."]
+
+
+def test_ratings_of_which_many_are_no_numbers_are_refused(tmp_path):
+    rows = "".join(f"{n}.wav,{('1 - negative', '2', '3', '4', '5 - positive')[n % 5]}\n" for n in range(20))
+    with pytest.raises(
+        CorpusError, match=r"has 8 ratings that are no numbers, such as: .* '1 - negative' in lin"
+    ):
+        read(tmp_path, f"file,valence\n{rows}")
+
+
+def test_subsets_under_another_name_and_rows_without_one_are_noted(tmp_path):
+    (note,) = read(tmp_path, "file,valence,usage\na.wav,1,train\nb.wav,2,test\n").notes
+    assert "'usage' holds train and test, but is not used: did you mean subset? COLUMNS=subset=usage" in note
+    labels = read(tmp_path, "file,valence,subset\na.wav,1,train\nb.wav,2,test\nc.wav,2,\n")
+    assert labels.notes == ["1 of 3 rows name no subset; these clips are used for training, or split."]
+
+
+def test_merged_cells_hold_one_value_and_formulas_need_a_result(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["file", "valence", "speaker"], ["a.wav", 1, "s1"], ["b.wav", 2, None], ["c.wav", 3, "s2"]):
+        book.active.append(row)
+    book.active.merge_cells("C2:C3")
+    book.save(tmp_path / "labels.xlsx")
+    rows = read_labels(tmp_path / "labels.xlsx", {}).rows
+    assert [row.labels["speaker"] for row in rows] == ["s1", "s1", "s2"]
+    book.active["B4"] = "=1+2"
+    book.save(tmp_path / "labels.xlsx")
+    with pytest.raises(CorpusError, match="has a formula without a result in cell B4; open and save it"):
+        read_labels(tmp_path / "labels.xlsx", {})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html><html></html>", "is an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
+        (b"PK\x03\x04 no workbook", "cannot be read as an Excel workbook: it is a zip archive"),
+    ],
+)
+def test_what_is_no_table_is_called_what_it_is(tmp_path, content, message):
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(CorpusError, match=message):
+        read_labels(tmp_path / "labels.csv", {})
+
+
+def test_names_of_rows_as_r_writes_them(tmp_path):
+    rows = read(tmp_path, "file\tvalence\n1\ta.wav\t3\n2\tb.wav\t2\n").rows
+    assert [(row.file, row.valence) for row in rows] == [("a.wav", 3), ("b.wav", 2)]
 
 
 def test_the_sheet_with_labels_is_found(tmp_path):

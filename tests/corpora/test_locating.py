@@ -63,6 +63,8 @@ def test_a_speakers_clip_is_not_taken_for_that_of_another(folder):
     (folder / "s1" / "001.wav").unlink()
     files = Files(folder, ["s1/001.wav", "s2/001.wav"])
     assert files.paths == {"s2/001.wav": folder / "s2" / "001.wav"}
+    # Alone, too: the folder s1 is here.
+    assert Files(folder, ["s1/001.wav"]).paths == {}
     (folder / "s2" / "002.wav").touch()
     files = Files(folder, ["s1/002.wav", "s3/002.wav"])
     assert files.paths == {}

@@ -82,6 +82,17 @@ def test_one_pickle_of_many_clips(tmp_path: Path, voice: Voice, write_pickle: Ca
         np.testing.assert_allclose(clip.waveform, voice(seed), atol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["val", "dev", "Validation"])
+def test_one_pickle_a_subset_under_any_usual_name(
+    tmp_path: Path, voice: Voice, write_pickle: Callable, name: str
+):
+    for stem in ("train", name, "more"):
+        write_pickle(tmp_path / f"{stem}.pkl", [{"audio_data": voice(1), "valence": 3}])
+    corpus = open_corpus(tmp_path)
+    assert [corpus.subset(index) for index in range(len(corpus))] == ["train", "validation"]
+    assert corpus.notes == ["The pickle 'more.pkl' is not read."]
+
+
 def test_one_pickle_a_subset(tmp_path: Path, voice: Voice, write_pickle: Callable):
     write_pickle(tmp_path / "both" / "test.pkl", [{"audio_data": voice(9)}])
     write_pickle(

@@ -327,6 +327,29 @@ def test_what_is_no_audio_is_called_what_it_is(tmp_path: Path, content: bytes, k
         assert str(error).startswith(f"'clip.wav' cannot be decoded: it is {kind}")
 
 
+@pytest.mark.parametrize("file_format", ["MAT4", "MAT5"])
+@pytest.mark.parametrize("name", ["clip.mat", "clip.wav"])
+def test_a_matlab_file_is_no_audio(tmp_path: Path, voice: Voice, file_format: str, name: str):
+    soundfile.write(str(tmp_path / "clip.mat"), voice(1), 8000, format=file_format)
+    path = (tmp_path / "clip.mat").rename(tmp_path / name)
+    for read in (read_audio, blocks_of):
+        error = refusal(read, path, 8000)
+        assert error.reason == "unreadable"
+        assert f"'{name}' cannot be decoded: it is a MATLAB file" in str(error)
+        assert "audiowrite" in str(error)
+
+
+def test_a_segment_beyond_a_truncated_mp3_is_outside(tmp_path: Path, voice: Voice):
+    path = tmp_path / "clip.mp3"
+    soundfile.write(path, np.concatenate([voice(n, 16000) for n in range(20)]), 16000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert len(read_audio(path, 16000, 1, 4)) == pytest.approx(48_000, abs=160)
+    for start, end in ((1, 7), (4.5, 6), (7, 8), (7, None)):
+        error = refusal(read_audio, path, 16000, start, end)
+        assert error.reason == "segment outside"
+        assert "s are there, although its header declares 10.000 s: the file is truncated" in str(error)
+
+
 @pytest.mark.parametrize("name", ["nothing.wav", ".", "x" * 300 + ".wav"], ids=["no file", "folder", "long"])
 def test_what_is_no_file_is_unreadable(tmp_path: Path, name: str):
     error = refusal(read_audio, tmp_path / name, 8000)
@@ -453,6 +476,16 @@ def test_without_pyav_the_message_names_the_extra(tmp_path: Path, monkeypatch: p
     assert "PyAV" not in str(refusal(read_audio, tmp_path / "other.wav", 8000))
 
 
+def test_a_segment_beyond_what_pyav_finds_in_a_truncated_file_is_outside(tmp_path: Path, voice: Voice):
+    path = tmp_path / "clip.mkv"
+    encode(path, "pcm_s16le", 8000, np.concatenate([voice(n) for n in range(20)])[None])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert len(read_audio(path, 8000, 1, 4)) == 24_000
+    for start, end in ((1, 7), (4.5, 6), (7, 8), (7, None)):
+        error = refusal(read_audio, path, 8000, start, end)
+        assert (error.reason, "the file is truncated" in str(error)) == ("segment outside", True)
+
+
 @pytest.mark.parametrize("cut", [40, 2000, -2000])
 def test_a_damaged_file_is_unreadable_or_shorter(tmp_path: Path, voice: Voice, cut: int):
     path = tmp_path / "clip.m4a"
@@ -533,6 +566,25 @@ def test_a_direct_current_is_constant(level: float):
         assert f"about {level:.4g}" in str(error)
 
 
-def test_speech_on_a_direct_current_is_not_constant(voice: Voice):
-    check_waveform(voice(1), N_FFT)
-    check_waveform((0.5 + 0.01 * voice(1)).astype(np.float32), N_FFT)
+def test_speech_on_a_weak_direct_current_is_accepted_and_on_a_strong_one_not(voice: Voice):
+    for offset in (0, 0.09, -0.09):
+        check_waveform(voice(1) + np.float32(offset), N_FFT)
+    for offset in (0.11, -0.11, 0.5):
+        error = refusal(check_waveform, voice(1) / 4 + np.float32(offset), N_FFT)
+        assert error.reason == "direct current"
+        assert f"the mean of the samples is {offset:.3g} of full scale" in str(error)
+        assert "Subtract the mean" in str(error)
+
+
+def test_unsigned_audio_that_is_stored_as_another_type_is_a_direct_current(voice: Voice):
+    level = voice(1) / np.abs(voice(1)).max()
+    stored = {
+        "floats in [0, 1]": (0.5 + 0.5 * level).astype(np.float32),
+        "unsigned as signed": np.round(12_000 + 12_000 * level).astype(np.int16),
+        "10 bits": np.round(512 + 500 * level).astype(np.uint16),
+        "12 bits": np.round(2048 + 2000 * level).astype(np.uint16),
+    }
+    reasons = {
+        kind: refusal(check_waveform, to_waveform(samples), N_FFT).reason for kind, samples in stored.items()
+    }
+    assert set(reasons.values()) == {"direct current"}

@@ -229,6 +229,26 @@ def test_ratings_that_cannot_be_used(tmp_path: Path, ratings: list[float], messa
         check_labels(corpus, CorpusSettings(), "holdout", 6)
 
 
+def test_single_raters_are_checked_and_codes_for_missing_ratings_are_named(tmp_path: Path):
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "labels.csv").write_text("file,valence,valence_a1,valence_a2\na.wav,3,3,9\n")
+    with pytest.raises(CorpusError, match=r"\('a\.wav' 9\).* If 9 marks a missing rating, leave the cell"):
+        check_labels(open_corpus(tmp_path), CorpusSettings())
+    for code in (-99, 99, -9):
+        corpus = labelled(tmp_path, [f"{n}.wav,{code if n == 3 else 1 + n % 5},s" for n in range(20)])
+        with pytest.raises(
+            CorpusError, match=f"lie between 1 and 5, but for {code}. Where it marks a missing"
+        ):
+            observed_range(corpus)
+
+
+def test_why_no_clip_has_a_rating(tmp_path: Path, voice: Voice, write_pickle: Callable):
+    write_pickle(tmp_path / "train" / "1.pkl", {"audio_data": voice(0), "valence": "high"})
+    message = r"has a rating to learn from.\n  train/1.pkl: the valence is not a number"
+    with pytest.raises(CorpusError, match=message):
+        check_labels(open_corpus(tmp_path), CorpusSettings())
+
+
 def test_too_few_speakers_for_the_folds(tmp_path: Path):
     corpus = labelled(tmp_path, [f"{n}.wav,{1 + n % 4},s{n % 4}" for n in range(24)])
     check_labels(corpus, CorpusSettings(), "cv", 4)

@@ -17,8 +17,8 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "valence": ("valence",),
     "speaker": ("speaker", "speakerid", "spkrid", "spkid", "spk"),
     "subset": ("subset", "part", "split", "partition"),
-    "start": ("start", "starttime", "startseconds"),
-    "end": ("end", "endtime", "endseconds"),
+    "start": ("start", "starttime", "startseconds", "begin", "begintime", "onset", "tmin", "xmin"),
+    "end": ("end", "endtime", "endseconds", "stop", "stoptime", "tmax", "xmax"),
     "rater": ("rater", "raterid", "annotator", "annotatorid", "worker", "workerid"),
     "sex": ("sex", "gender"),
     "language": ("language", "lang"),
@@ -26,7 +26,13 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "sentence": ("sentence", "sentenceid"),
 }
 RATER_COLUMN = re.compile(r"valence_a\d+")  # one rater's valence
-_NEAR_WORDS = {"valence": ("val", "emoval", "pleasantness"), "speaker": ("spkr", "talker", "actor")}
+_NEAR_WORDS = {
+    "valence": ("val", "emoval", "pleasantness"),
+    "speaker": ("spkr", "talker", "actor", "subject", "participant", "client", "voice"),
+    "start": ("offset",),
+    "end": ("duration",),
+}
+_NOT_SECONDS = {"ms", "msec", "millis", "milliseconds", "frames", "samples"}
 _CLOSE = 0.8  # similarity of names from which one is taken for a misspelling of the other
 
 
@@ -119,7 +125,7 @@ def assign_columns(columns: Sequence[str], given: Mapping[str, str], table: str)
     if "valence" in of or raters:
         near = {name: meaning for name, meaning in near.items() if meaning != "valence"}
     notes += [
-        f"The column {name!r} is not used: did you mean {meaning}? COLUMNS={meaning}={name} uses it."
+        f"The column {name!r} is not used: did you mean {meaning}? {_remedy(name, meaning)} uses it."
         for name, meaning in near.items()
     ]
     return Columns(of, raters, labels, notes)
@@ -159,10 +165,24 @@ def _near(name: str) -> str:
     return ""
 
 
+def _remedy(name: str, meaning: str) -> str:
+    """How to use a column for a meaning."""
+    if meaning == "end" and "duration" in name.casefold():
+        return "A column end, in seconds from the beginning of the recording,"
+    if meaning in ("start", "end") and set(re.findall("[a-z]+", name.casefold())) & _NOT_SECONDS:
+        return f"A column {meaning} in seconds"
+    pair = f"{meaning}={name}"
+    return f"COLUMNS='\"{pair}\"'" if "," in name else f"COLUMNS={pair}"
+
+
 def _lacking(columns: Sequence[str], near: Mapping[str, str], table: str) -> CorpusError:
     advice = "Name them so in its first line, or give them as in COLUMNS=file=clip_name,valence=EmoVal."
     if near:
-        advice = f"Did you mean COLUMNS={','.join(f'{meaning}={name}' for name, meaning in near.items())}?"
+        first = {meaning: name for name, meaning in reversed(list(near.items()))}
+        pairs = ",".join(f'"{m}={name}"' if "," in name else f"{m}={name}" for m, name in first.items())
+        advice = f"Did you mean COLUMNS={pairs}?"
+        if list(near.values()).count("valence") > 1:
+            advice = "Rename the columns of several raters as valence_a1, valence_a2, ..."
     return CorpusError(
         f"the table {table!r} has the columns {', '.join(filter(None, columns)) or '(none)'}; expected file "
         f"and valence (or raters as valence_a1, valence_a2, ...). {advice}"

@@ -5,6 +5,7 @@ A cell that is no number makes its own clip unusable. A table whose rows contrad
 
 import math
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,11 +22,44 @@ SUBSET_NAMES = {
     "test": ("test", "testing"),
 }
 # How programs mark what is missing. A file may have any name.
-MISSING = {"", "na", "n/a", "nan", "none", "null", "-", "--", "#n/a", "<na>", "nat"}
+MISSING = {
+    *(
+        "",
+        "na",
+        "n/a",
+        "n.a.",
+        "k.a.",
+        "nan",
+        "nat",
+        "none",
+        "null",
+        "nil",
+        "missing",
+        "not available",
+        "<na>",
+    ),
+    *(
+        "-",
+        "--",
+        "–",
+        "—",
+        ".",
+        "#n/a",
+        "#nv",
+        "#n/d",
+        "#div/0!",
+        "#ref!",
+        "#value!",
+        "#name?",
+        "#null!",
+        "#num!",
+    ),
+}
 UNKNOWN = MISSING | {"unknown", "unk", "?"}  # a speaker, or a sex
 _SUBSETS = {name: subset for subset, names in SUBSET_NAMES.items() for name in names}
-_NUMBER = re.compile(r"[+\-−]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
-_DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[-. ]?[A-Za-z]{3}")
+_NUMBER = re.compile(r"[+\-−–]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./-]\d{1,2}[./-]|\d{1,2}[-. ]{0,2}[^\W\d]{3}|[^\W\d]{3} \d\d$")
+_MOST_UNREADABLE = 0.1  # of the ratings; more are a fault of the column
 _OF_THE_CLIP = {"speaker", "sex", "language", "sentence"}  # and not of a rating
 _MOST_RATERS = 64  # that have a column each
 _MOST_SHOWN = 5
@@ -96,16 +130,26 @@ def read_labels(path: Path, columns: Mapping[str, str]) -> Labels:
     table = read_table(path, is_header)
     _check_unnamed_columns(table, path)
     meant = assign_columns(table.columns, columns, path.name)
-    if "start" in meant.of and "end" not in meant.of:
-        raise _refusal(path, "has a column start, but none for the end; add one, or give COLUMNS=start=")
+    for name, other in (("start", "end"), ("end", "start")):
+        if name in meant.of and other not in meant.of:
+            column = table.columns[meant.of[name]]
+            raise _refusal(
+                path, f"has a column {column}, but none for the {other}; name one, or give COLUMNS={name}="
+            )
     _check_line_breaks(table, meant, path)
     named = ", ".join(
         f"{name}={table.columns[n]}" for name, n in meant.of.items() if table.columns[n] != name
     )
     form = f"{table.form}, with the columns {named}" if named else table.form
     notes = [] if form == PLAIN else [f"The table {path.name!r} was read as {form}."]
-    notes += meant.notes
+    if "Latin-1" in table.form:
+        notes.append("If names look wrong, the encoding is another one: save the table as UTF-8.")
+    notes += [*meant.notes, *_subset_notes(table, meant)]
+    if table.nested:
+        notes.append(f"Columns of nested values are left out: {', '.join(table.nested)}.")
     rows = list(_rows(table, meant, path))
+    _check_numbers(rows, path)
+    notes += _speaker_notes(rows)
     if unknown := sorted({row.subset for row in rows} - {"", *SUBSET_NAMES}):
         raise _refusal(
             path,
@@ -135,7 +179,9 @@ def _rows(table: Table, meant: Columns, path: Path) -> Iterator[LabelRow]:
         start, end = (
             cells.read(_seconds, meant.of[name]) if name in meant.of else None for name in ("start", "end")
         )
-        file = row[meant.of["file"]]
+        if start is None and end is not None:
+            cells.problems.append(ClipError("segment not a time", f"{place} has an end, but no start."))
+        file = re.sub(r"^(\.[\\/])+", "", row[meant.of["file"]])
         if not file:
             cells.problems.append(ClipError("unreadable", f"{place} names no file."))
         subset = _label(row[meant.of["subset"]], "subset") if "subset" in meant.of else ""
@@ -176,7 +222,12 @@ def _positions(meant: Columns, *meanings: str) -> list[int]:
 
 
 def _label(text: str, name: str) -> str:
-    return "" if text.lower() in (UNKNOWN if name in ("speaker", "sex") else MISSING) else printable(text)
+    if text.lower() in (UNKNOWN if name in ("speaker", "sex") else MISSING):
+        return ""
+    if name in ("speaker", "rater"):  # one person in two spellings would be two
+        text = " ".join(unicodedata.normalize("NFC", text).split())
+        text = re.sub(r"(?<=\d)\.0+$", "", text) if re.fullmatch(r"\d+\.0+", text) else text
+    return printable(text)
 
 
 def _check_decimal_marks(table: Table, column: int, path: Path) -> None:
@@ -195,7 +246,7 @@ def _number(text: str, where: str) -> float | None:
     if text.lower() in MISSING:
         return None
     if _NUMBER.fullmatch(text):
-        return float(text.replace(",", ".").replace("−", "-"))
+        return float(re.sub("[−–]", "-", text.replace(",", ".")))
     advice = " A spreadsheet program may have made a date of a number." if _DATE.match(text) else ""
     raise ClipError("label not a number", f"{where}; expected a number.{advice}")
 
@@ -208,7 +259,7 @@ def _seconds(text: str, where: str) -> float | None:
         import pandas as pd
 
         try:
-            seconds = pd.to_timedelta(text).total_seconds()
+            seconds = pd.to_timedelta(text.replace(",", ".")).total_seconds()
         except ValueError as error:
             message = f"{where}; expected seconds, or hours:minutes:seconds."
             raise ClipError("segment not a time", message) from error
@@ -230,22 +281,68 @@ def _check_unnamed_columns(table: Table, path: Path) -> None:
 
 
 def _check_line_breaks(table: Table, meant: Columns, path: Path) -> None:
-    """Refuse a field in quotation marks that encloses what looks like further rows."""
+    """Refuse a field in quotation marks that encloses what looks like further rows: it names another file."""
     if not table.delimiter:
         return
     numeric = [*_positions(meant, "valence"), *meant.raters.values()]
+    shapes = {_shape(row[meant.of["file"]]) for row in table.rows}
     for place, row in zip(table.places, table.rows, strict=True):
         for text in row:
             for line in text.splitlines()[1:] if "\n" in text or "\r" in text else ():
                 fields = [part.strip().strip('"') for part in line.split(table.delimiter)]
-                if len(fields) == len(table.columns) and all(
+                is_row = len(fields) == len(table.columns) and all(
                     fields[n].lower() in MISSING or _NUMBER.fullmatch(fields[n]) for n in numeric
-                ):
+                )
+                if is_row or (len(fields) > 1 and shapes & set(map(_shape, fields))):
                     raise _refusal(
                         path,
                         f"has a quotation mark in {place} that encloses {line[:60]!r}, which looks like "
                         'another row; remove the mark, or write it twice ("")',
                     )
+
+
+def _shape(name: str) -> str:
+    """A file's name with its digits alike; "" for one without letters or digits."""
+    return re.sub(r"\d", "0", name) if re.search(r"\w", name) else ""
+
+
+def _check_numbers(rows: Sequence[LabelRow], path: Path) -> None:
+    """Refuse a column of ratings of which many are no numbers, such as "1 - very negative"."""
+    unreadable = [row.problem for row in rows if row.problem and row.problem.reason == "label not a number"]
+    if len(unreadable) > max(2, _MOST_UNREADABLE * len(rows)):
+        raise _refusal(path, f"has {len(unreadable):,} ratings that are no numbers, such as: {unreadable[0]}")
+
+
+def _subset_notes(table: Table, meant: Columns) -> list[str]:
+    """Notes about rows without a subset, and about columns that hold subsets under another name."""
+    if "subset" not in meant.of:
+        found = []
+        for name, column in meant.labels.items():
+            values = {row[column].lower() for row in table.rows} - MISSING
+            if {"train", "test"} <= {_SUBSETS.get(value) for value in values} and values <= _SUBSETS.keys():
+                found.append(
+                    f"The column {name!r} holds train and test, but is not used: did you mean subset? "
+                    f"COLUMNS=subset={name} uses it."
+                )
+        return found
+    cells = [row[meant.of["subset"]].lower() in MISSING for row in table.rows]
+    n_blank = sum(cells)
+    if not 0 < n_blank < len(cells):
+        return []
+    return [
+        f"{n_blank:,} of {len(cells):,} rows name no subset; these clips are used for training, or split."
+    ]
+
+
+def _speaker_notes(rows: Sequence[LabelRow]) -> list[str]:
+    names = sorted({row.labels.get("speaker", "") for row in rows})
+    by_folded: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_folded[name.casefold()].append(name)
+    alike = [" and ".join(found) for found in by_folded.values() if len(found) > 1]
+    return [f"Speakers that differ in case alone count as different people: {'; '.join(alike[:3])}."] * bool(
+        alike
+    )
 
 
 # Several rows for one clip
@@ -254,7 +351,7 @@ def _check_line_breaks(table: Table, meant: Columns, path: Path) -> None:
 def _by_clip(rows: Sequence[LabelRow]) -> list[list[LabelRow]]:
     clips: dict[tuple, list[LabelRow]] = defaultdict(list)
     for number, row in enumerate(rows):
-        clips[(row.file, row.start, row.end) if row.file else (number,)].append(row)
+        clips[(number,) if row.problem else (row.file, row.start, row.end)].append(row)
     return list(clips.values())
 
 

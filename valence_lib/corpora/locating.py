@@ -48,7 +48,8 @@ class Files:
         bases = Counter(_parts(name)[-1:] for name in wanted)
         claims: dict[Path, list[str]] = defaultdict(list)
         for name in missing:
-            found = self._matches(name, bases[_parts(name)[-1:]] == 1)
+            is_enough = bases[_parts(name)[-1:]] == 1 and not self._has_folder_of(name)
+            found = self._matches(name, is_enough)
             if len(found) == 1 and found[0].resolve() not in taken:
                 claims[found[0]].append(name)
             else:
@@ -106,6 +107,11 @@ class Files:
         most = max(shared.values(), default=0)
         return [path for path, n_shared in shared.items() if n_shared == most]
 
+    def _has_folder_of(self, name: str) -> bool:
+        """Whether a relative name begins with a folder that is here, not on another machine."""
+        first, *rest = re.split(r"[\\/]", name)
+        return bool(rest) and first not in ("", ".", "..") and (self._folder / first).is_dir()
+
     def _problem(self, name: str, found: Sequence[Path]) -> ClipError:
         if len(found) > 1:
             listed = ", ".join(repr(self._shown(path)) for path in found[:_MOST_SHOWN])
@@ -120,7 +126,7 @@ class Files:
         return ClipError(
             "unreadable",
             f"there is no file {name!r}; tried {' and '.join(map(repr, tried))} in the folder of the table "
-            "and below it, with any case and any suffix of audio files.",
+            "and below it, in any case, and without a suffix with any.",
         )
 
     def _shown(self, path: Path) -> str:

@@ -3,6 +3,8 @@
 import math
 import re
 from dataclasses import dataclass
+from itertools import chain
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,18 @@ from valence_lib.corpora.labels import MISSING
 from valence_lib.corpora.unpickling import Built, Unpickler, opened, text_of
 from valence_lib.errors import ClipError, PickleRefused
 
-_NO_VALENCE, _NO_ENTRY = object(), object()
+_NO_VALENCE, _NO_ENTRY, _NO_KEY = object(), object(), object()
 _NUMBER = re.compile(r"[+-]?(\d{1,99}(\.\d{0,99})?|\.\d{1,99})([eE][+-]?\d{1,3})?", re.ASCII)
-_RATE_KEYS = ("sampling_rate", "sample_rate", "samplerate", "sr", "fs")
+
+# Keys as `_plain` writes them. The rate of the original counts where there is no other rate: audio that was
+# resampled may have both.
+_ORIGINAL_RATE_KEYS = {"origsr", "originalsamplerate"}
+_RATE_KEYS = _ORIGINAL_RATE_KEYS | {
+    *("samplingrate", "samplerate", "framerate", "rate", "sr", "fs"),
+    *("samplingfrequency", "samplefreq"),
+}
+_CONSTANT = int | float | str | None
+_LONGEST_KEY = 40  # a text of a million characters may be the key of many dicts
 _LOWEST_RATE, _HIGHEST_RATE = 1000, 1_000_000  # Hz; 16 may be meant as kHz
 _MOST_CHANNELS = 8
 _NO_AUDIO = np.empty(0)
@@ -46,19 +57,36 @@ class PickledClip:
     sample_rate: int | None = None
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Conflict:
+    """What several keys of one meaning hold where they differ."""
+
+    keys: tuple[str, ...]
+
+    def __str__(self) -> str:
+        given = " and ".join(f"'{key}'" for key in self.keys[:8])
+        return f"the keys {given} differ; expected one of them"
+
+
+# Audio, valence, and the keys and values of all sample rates.
+_Fields = tuple[Any, Any, tuple[str, ...], tuple[Any, ...]]
+
+
 def read_course_pickle(path: Path) -> list[PickledClip]:
     """Read all clips of one course pickle, in their order; nothing in the file is run.
 
     Accepted, in any pickle protocol from 0 to 5 and written under numpy 1 or 2: one dict
     {'audio_data': numbers, 'valence': number}; a list or tuple of such dicts; a dict of columns,
-    {'audio_data': sequence of audio, or 2-D array with one row a clip, 'valence': numbers}. Other keys are
-    ignored. In a list or in columns, a clip that cannot be used has its own `audio_problem` or
+    {'audio_data': sequence of audio, or 2-D array with one row a clip, 'valence': numbers}. Keys are compared
+    without case, spaces, underscores and hyphens; other keys are ignored, and two of one meaning must not
+    differ. In a list or in columns, a clip that cannot be used has its own `audio_problem` or
     `valence_problem` and does not affect the others.
 
     - 'valence' may be absent; None, NaN and texts such as "" and "NA" mean unrated, too. A number may be
-      given as text.
-    - 'sampling_rate', 'sample_rate', 'samplerate', 'sr' or 'fs' is the sample rate in Hz, of all clips or of
-      each in a column. A rate that is None or NaN is absent.
+      given as text, with a decimal point or a decimal comma.
+    - 'sampling_rate', 'sample_rate', 'sr', 'fs', 'rate', 'frame_rate', 'sampling_frequency' or 'sample_freq'
+      is the sample rate in Hz, of all clips or of each in a column. A rate that is None or NaN is absent.
+      'orig_sr' or 'original_sample_rate' counts where no other rate is given.
     - The audio of one clip may have up to 8 channels, as (n_samples, channels) or (channels, n_samples). A
       2-D array with one valence is one clip. Without any valence it is so, too, where it has one or two rows,
       or up to 8 columns; otherwise each row is a clip.
@@ -85,43 +113,90 @@ def read_course_pickle(path: Path) -> list[PickledClip]:
 
 
 def _clips(content: Any, file: Unpickler) -> list[PickledClip]:
+    entries = content if isinstance(content, list | tuple) else [content]
+    # One dict may be in many places, and have many keys.
+    fields = {id(entry): _fields(entry, file) for entry in _distinct_dicts(entries)}
     match content:
-        case {"audio_data": _}:
-            triples = _columns(content, file)
-        case list() | tuple() if any(isinstance(entry, dict) for entry in content):
-            triples = [
-                (entry["audio_data"], entry.get("valence", _NO_VALENCE), _rates(entry))
-                if isinstance(entry, dict) and "audio_data" in entry
-                else (entry, _NO_ENTRY, ())
-                for entry in content
-            ]
+        case dict() if fields[id(content)][0] is not _NO_KEY:
+            rows = _columns(*fields[id(content)], file)
+        case list() | tuple() if fields:
+            rows = []
+            for entry in content:
+                found = fields.get(id(entry))
+                has_audio = found is not None and found[0] is not _NO_KEY
+                rows.append(found if found and has_audio else (entry, _NO_ENTRY, (), ()))
         case _:
             raise file.wrong(f"holds {text_of(content)}")
     # An audio and valence in many places (oversampling) are one clip: a million references cost no more.
-    clips: dict[tuple[int, ...], PickledClip] = {}
-    keys = [(id(audio), id(valence), *map(id, rates)) for audio, valence, rates in triples]
+    clips: dict[tuple[Any, ...], PickledClip] = {}
+    keys = [(id(audio), id(valence), names, *map(id, rates)) for audio, valence, names, rates in rows]
     n_unusable = 0
-    for key, (audio, valence, rates) in zip(keys, triples, strict=True):
+    for key, row in zip(keys, rows, strict=True):
         if key not in clips:
-            clips[key] = _clip(audio, valence, rates, file)
+            clips[key] = _clip(*row, file)
             problem = clips[key].audio_problem
             n_unusable += problem is not None
-            if problem and (len(triples) == 1 or n_unusable > _MAX_UNUSABLE):
-                raise file.wrong(f"holds {n_unusable} of {len(triples)} clips without audio: {problem}")
+            if problem and (len(rows) == 1 or n_unusable > _MAX_UNUSABLE):
+                raise file.wrong(f"holds {n_unusable} of {len(rows)} clips without audio: {problem}")
     return [clips[key] for key in keys]
 
 
-def _rates(entry: dict[str, Any]) -> tuple[Any, ...]:
-    """All sample rates that one dict names; more than one must be equal."""
-    return tuple(entry[key] for key in _RATE_KEYS if key in entry)
+def _distinct_dicts(entries: list | tuple) -> list[dict[str, Any]]:
+    return list({id(entry): entry for entry in entries if isinstance(entry, dict)}.values())
 
 
-def _columns(content: dict[str, Any], file: Unpickler) -> list[tuple[Any, Any, tuple[Any, ...]]]:
-    """Audio, valence and sample rates of each clip in a dict of columns, or of the one clip that it holds."""
-    audio, valence = opened(content["audio_data"]), opened(content.get("valence", _NO_VALENCE))
+def _plain(key: str) -> str:
+    """A key as it is compared: 'samplingRate' and 'Sampling_Rate' are one. "" for what is too long."""
+    return re.sub("[-_ ]", "", key).lower() if len(key) <= _LONGEST_KEY else ""
+
+
+def _fields(entry: dict[str, Any], file: Unpickler) -> _Fields:
+    """What one dict names; `_NO_KEY` and `_NO_VALENCE` where it does not, a `_Conflict` where keys differ."""
+    found: dict[str, dict[str, Any]] = {"audiodata": {}, "valence": {}, "rate": {}}
+    for key, value in entry.items():
+        plain = _plain(key)
+        meaning = "rate" if plain in _RATE_KEYS else plain
+        if meaning in found:
+            found[meaning][key] = value
+    audio = _agreed(found["audiodata"], _NO_KEY, file)
+    valence = _agreed(found["valence"], _NO_VALENCE, file)
+    return audio, valence, tuple(found["rate"]), tuple(found["rate"].values())
+
+
+def _agreed(found: dict[str, Any], default: Any, file: Unpickler) -> Any:
+    """The one value that all keys of one meaning hold."""
+    first, *others = found.values() or [default]
+    return first if all(_is_same(first, other, file) for other in others) else _Conflict(tuple(found))
+
+
+def _is_same(first: Any, second: Any, file: Unpickler) -> bool:
+    """Whether two values are one, or are equal numbers, texts, arrays, or flat lists of numbers and texts."""
+    first, second = opened(first), opened(second)
+    if first is second:
+        return True
+    # The same two arrays, tuples or texts may be compared in many dicts.
+    if isinstance(first, np.ndarray | list | tuple | str):
+        file.count_bytes(first.nbytes if isinstance(first, np.ndarray) else len(first))
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return bool(first.dtype == second.dtype and np.array_equal(first, second))
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        # Nested ones would take recursion.
+        is_flat = all(isinstance(item, _CONSTANT) for item in chain(first, second))
+        return is_flat and len(first) == len(second) and all(map(eq, first, second))
+    return isinstance(first, _CONSTANT) and isinstance(second, _CONSTANT) and first == second
+
+
+def _columns(
+    audio: Any, valence: Any, names: tuple[str, ...], rates: tuple[Any, ...], file: Unpickler
+) -> list[_Fields]:
+    """The fields of each clip in a dict of columns, or of the one clip that it holds."""
+    audio, valence = opened(audio), opened(valence)
+    for given in (audio, valence):
+        if isinstance(given, _Conflict):
+            raise file.wrong(f"holds several columns of one meaning: {given}")
     if not _has_a_clip_per_row(audio, valence):
-        return [(audio, valence, _rates(content))]
-    columns = {"valence": valence} | {key: opened(content[key]) for key in _RATE_KEYS if key in content}
+        return [(audio, valence, names, rates)]
+    columns = {"valence": valence} | dict(zip(names, map(opened, rates), strict=True))
     for key, column in columns.items():
         if isinstance(column, np.ndarray) and column.ndim and column.dtype.kind in "fiub":
             column = column.reshape(-1).tolist()
@@ -130,7 +205,9 @@ def _columns(content: dict[str, Any], file: Unpickler) -> list[tuple[Any, Any, t
         if not isinstance(column, list | tuple) or len(column) != len(audio):
             raise file.wrong(f"holds {len(audio)} clips as 'audio_data' and {text_of(column)} as '{key}'")
         columns[key] = column
-    return [(row, rating, tuple(own)) for row, rating, *own in zip(audio, *columns.values(), strict=True)]
+    return [
+        (row, rating, names, tuple(own)) for row, rating, *own in zip(audio, *columns.values(), strict=True)
+    ]
 
 
 def _has_a_clip_per_row(audio: Any, valence: Any) -> bool:
@@ -167,22 +244,28 @@ def _is_one_clip(shape: tuple[int, ...]) -> bool:
     return len(axes) <= 1 or (len(axes) == 2 and min(axes) <= _MOST_CHANNELS)
 
 
-def _clip(audio: Any, valence: Any, rates: tuple[Any, ...], file: Unpickler) -> PickledClip:
+def _clip(
+    audio: Any, valence: Any, names: tuple[str, ...], rates: tuple[Any, ...], file: Unpickler
+) -> PickledClip:
     audio = opened(audio)
     number = rate = problem = valence_problem = None
     if valence is _NO_ENTRY:
         problem = f"expected a dict with 'audio_data', not {text_of(audio)}"
+    elif isinstance(audio, _Conflict):
+        problem = str(audio)
     elif isinstance(audio, list | tuple):
         audio, problem = _from_list(audio, file)
     is_array = isinstance(audio, np.ndarray) and audio.dtype.kind in "fiu" and audio.ndim > 0
     if problem is None and not (is_array and _is_one_clip(audio.shape)):
         problem = f"'audio_data' is {text_of(audio)}, not 1-D real numbers, or 2-D with up to 8 channels"
     try:
-        rate = _sample_rate(rates)
+        rate = _sample_rate(names, rates)
     except ValueError as error:
         problem = problem or str(error)
     try:
-        number = None if valence is _NO_VALENCE or valence is _NO_ENTRY else _number(valence)
+        number = (
+            None if valence is _NO_VALENCE or valence is _NO_ENTRY else _number(valence, may_have_comma=True)
+        )
     except ValueError as error:
         valence_problem = str(error)
     audio = _NO_AUDIO if problem else _with_channels_last(audio)
@@ -225,28 +308,45 @@ def _from_numbers(values: list | tuple, file: Unpickler) -> tuple[np.ndarray, st
     return _NO_AUDIO, f"'audio_data' is {text_of(values)}, among them {text_of(stranger)}"
 
 
-def _sample_rate(rates: tuple[Any, ...]) -> int | None:
+def _sample_rate(names: tuple[str, ...], rates: tuple[Any, ...]) -> int | None:
     """The one sample rate in Hz, None where there is none; raises ValueError, which says what is wrong."""
-    found = sorted({rate for rate in map(_number, rates) if rate is not None})
-    if len(found) > 1 or any(rate % 1 or not _LOWEST_RATE <= rate <= _HIGHEST_RATE for rate in found):
-        given = " and ".join(f"{rate:g}" for rate in found)
-        raise ValueError(
-            f"stored with the sample rate {given} Hz; expected one whole number from {_LOWEST_RATE} to "
-            f"{_HIGHEST_RATE} Hz"
-        )
-    return int(found[0]) if found else None
+    expected = f"expected one whole number from {_LOWEST_RATE} to {_HIGHEST_RATE} Hz"
+    found: dict[str, float] = {}
+    for of_original in (False, True):
+        for name, stored in zip(names, rates, strict=True):
+            if (_plain(name) in _ORIGINAL_RATE_KEYS) is not of_original:
+                continue
+            try:
+                rate = _number(stored)
+            except ValueError as error:
+                raise ValueError(
+                    f"stored with a sample rate, '{name}', that is {error}; {expected}"
+                ) from error
+            if rate is not None:
+                found[name] = rate
+        if found:
+            break
+    distinct = sorted(set(found.values()))
+    if len(distinct) > 1 or any(rate % 1 or not _LOWEST_RATE <= rate <= _HIGHEST_RATE for rate in distinct):
+        given = " and ".join(f"{rate:g}" for rate in distinct[:8])
+        keys = " and ".join(f"'{name}'" for name in list(found)[:8])
+        raise ValueError(f"stored with the sample rate {given} Hz as {keys}; {expected}")
+    return int(distinct[0]) if distinct else None
 
 
-def _number(stored: Any) -> float | None:
+def _number(stored: Any, may_have_comma: bool = False) -> float | None:
     """A number, which may be text or in a list of one; None for what marks a missing one; else ValueError."""
+    if isinstance(stored, _Conflict):
+        raise ValueError(str(stored))
     value = opened(stored)
     if isinstance(value, list | tuple) and len(value) == 1:
         value = opened(value[0])
     if isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "fiu":
         value = value.item()
     if isinstance(value, str):
-        if _NUMBER.fullmatch(value.strip()):
-            value = float(value)
+        text = value.strip().replace(",", ".") if may_have_comma else value.strip()
+        if _NUMBER.fullmatch(text):
+            value = float(text)
         elif value.strip().lower() in MISSING:
             value = None
     if value is None or (type(value) is float and math.isnan(value)):

@@ -129,6 +129,11 @@ class Corpus(Sequence[Clip]):
         values = map(of_clip, range(len(self)))
         return np.array([math.nan if value is None else value for value in values], np.float64)
 
+    def rating_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The lowest and the highest rating of each clip, by any rater; NaN where there is none."""
+        values = self.valences()
+        return values, values
+
     def speakers(self) -> list[str]:
         """The speaker of each clip; "" where unknown."""
         return [""] * len(self)
@@ -199,8 +204,10 @@ class PickledCorpus(Corpus):
 
     form = "pickles that hold many clips"
 
-    def __init__(self, name: str, files: Sequence[tuple[Path, str]], sample_rate: int):
-        self._paths = [path for path, _ in files]
+    def __init__(
+        self, name: str, files: Sequence[tuple[Path, str]], sample_rate: int, notes: Sequence[str] = ()
+    ):
+        self._paths, self.notes = [path for path, _ in files], notes
         ids, entries = [], []
         for path, subset in files:
             try:
@@ -292,6 +299,14 @@ class Manifest(Corpus):
         values = (None if row.problem else row.valence for row, _ in self._entries)
         return np.array([math.nan if value is None else value for value in values], np.float64)
 
+    def rating_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        given = [
+            [value, *row.ratings.values()]
+            for value, (row, _) in zip(self.valences(), self._entries, strict=True)
+        ]
+        table = np.array(given, np.float64).reshape(len(self), -1)
+        return np.fmin.reduce(table, axis=1), np.fmax.reduce(table, axis=1)
+
     def speakers(self) -> list[str]:
         return [row.labels.get("speaker", "") for row, _ in self._entries]
 
@@ -339,20 +354,22 @@ def open_corpus(where: str | Path, sample_rate: int = COURSE_SAMPLE_RATE, column
     if path.is_file() and path.suffix.lower() in PICKLE_SUFFIXES:
         return PickledCorpus(name_text(path.stem), [(path, "")], sample_rate)
     if path.is_file():
-        is_table = path.suffix.lower() in TABLE_SUFFIXES
-        return Manifest(
-            path, sample_rate, name_text(path.resolve().parent.name) if is_table else name, columns
-        )
+        folder = name_text(path.resolve().parent.name)
+        return Manifest(path, sample_rate, folder if _is_table(path) else name, columns)
     entries = sorted(entry for entry in path.iterdir() if not is_clutter(entry.name))
     if found := _course_files(entries):
         files, notes = found
         return CourseFolder(name, files, sample_rate, notes)
     pickles = [entry for entry in entries if entry.suffix.lower() in PICKLE_SUFFIXES and entry.is_file()]
-    if of_subsets := [(file, subset) for subset in COURSE_SUBSETS for file in pickles if file.stem == subset]:
-        return PickledCorpus(name, of_subsets, sample_rate)
+    subsets = {spelling: subset for subset, spellings in SUBSET_NAMES.items() for spelling in spellings}
+    if of_subsets := [(file, subsets[file.stem.lower()]) for file in pickles if file.stem.lower() in subsets]:
+        of_subsets.sort(key=lambda file: COURSE_SUBSETS.index(file[1]))
+        others = [name_text(file.name) for file in pickles if file.stem.lower() not in subsets]
+        ignored = [f"The pickle '{other}' is not read." for other in others]
+        return PickledCorpus(name, of_subsets, sample_rate, ignored)
     if pickles:
         return CourseFolder(name, [(file, "") for file in pickles], sample_rate)
-    tables = [entry for entry in entries if entry.suffix.lower() in TABLE_SUFFIXES]
+    tables = [entry for entry in entries if _is_table(entry)]
     tables = [table for table in tables if table.stem.lower() == "labels"] or tables
     if len(tables) == 1:
         return Manifest(tables[0], sample_rate, name, columns)
@@ -378,6 +395,8 @@ def _course_files(entries: Sequence[Path]) -> tuple[list[tuple[Path, str]], list
             folders[entry.name] = found
         elif found:
             ignored.append(f"The folder '{name_text(entry.name)}' with {len(found):,} pickles is not read.")
+        elif entry.name.lower() in names and any(entry.iterdir()):
+            ignored.append(f"The folder '{name_text(entry.name)}' holds no pickles and is not read.")
     if not folders:
         return None
     files = [(file, names[name.lower()]) for name, found in folders.items() for file in found]
@@ -389,4 +408,10 @@ def folder_of(where: str | Path) -> Path:
     if str(where) == "demo":
         return DEMO
     path = Path(where).expanduser()
-    return path.parent if path.suffix.lower() in TABLE_SUFFIXES else path
+    return path.parent if _is_table(path) else path
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file is a table of labels, by its name."""
+    suffix = path.suffix.lower()
+    return suffix in TABLE_SUFFIXES or (path.stem.lower() == "labels" and suffix in (".txt", ".json"))

@@ -12,17 +12,19 @@ import io
 import json
 import math
 import re
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from valence_lib.corpora.file_kinds import describe
 from valence_lib.errors import CorpusError
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".xlsx", ".parquet", ".jsonl", ".ndjson")
+TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".parquet", ".jsonl", ".ndjson")
 PLAIN = "CSV in UTF-8, separated by commas"  # the form that needs no remark
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 # UTF-32 first: its mark begins with that of UTF-16.
@@ -33,7 +35,6 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "UTF-16",
     codecs.BOM_UTF8: "UTF-8-SIG",
 }
-_OLD_EXCEL = b"\xd0\xcf\x11\xe0"
 _SEPARATOR_LINE = re.compile(r"\s*\"?sep=(.)\"?\s*", re.IGNORECASE)  # as Excel reads and writes it
 
 _MOST_LINES = 5  # that are listed
@@ -51,6 +52,7 @@ class Table:
         places: where each row is in its file, such as "line 7".
         form: how the file was read, such as "CSV in UTF-8, separated by commas".
         delimiter: of a text table; "" for others.
+        nested: columns that are left out, because they hold lists, mappings or bytes.
     """
 
     columns: Row
@@ -58,6 +60,7 @@ class Table:
     places: list[str]
     form: str
     delimiter: str = ""
+    nested: Row = field(default_factory=list)
 
 
 def read_table(path: Path, is_header: Callable[[Sequence[str]], bool]) -> Table:
@@ -78,8 +81,9 @@ def read_table(path: Path, is_header: Callable[[Sequence[str]], bool]) -> Table:
         return _from_parquet(content, path)
     if content.startswith(b"PK"):
         return _from_excel(content, path, is_header)
-    if content.startswith(_OLD_EXCEL):
-        raise _refusal(path, "is in the format of Excel before 2007; save it as .xlsx or as CSV")
+    kind = describe(path)
+    if content and kind and not kind.startswith("a text file"):
+        raise _refusal(path, f"is {kind}; expected CSV, Excel (.xlsx), Parquet or JSON lines")
     text, encoding = _decoded(content, path)
     if text.lstrip().startswith(("{", "[")):
         return _from_json_lines(text, encoding, path)
@@ -133,15 +137,17 @@ def _partly_latin_1(content: bytes) -> tuple[str, str]:
 
 
 def _from_text(text: str, encoding: str, path: Path) -> Table:
-    first_line, line_break, rest = text.partition("\n")
+    first_line, *rest = re.split("\r\n|\r|\n", text, maxsplit=1)
     if given := _SEPARATOR_LINE.fullmatch(first_line):
-        delimiter, text, skipped = given[1], rest, 1 if line_break else 0
+        delimiter, text, skipped = given[1], "".join(rest), 1
     else:
         delimiter, skipped = _delimiter(text, path), 0
     records = list(_records(text, delimiter, skipped, path))
     if len(records) < 2:
         raise _refusal(path, "is empty; expected a header and a row for each clip")
-    line, header = records.pop(0)
+    _, header = records.pop(0)
+    if all(len(record) == len(header) + 1 for _, record in records):
+        header.insert(0, "")  # R writes the names of the rows without a header
     rows: list[Row] = []
     for line, record in records:
         n_fields = len(record)
@@ -247,30 +253,27 @@ def _from_parquet(content: bytes, path: Path) -> Table:
 
 
 def _from_excel(content: bytes, path: Path, is_header: Callable[[Sequence[str]], bool]) -> Table:
-    import pandas as pd
+    import openpyxl
 
     try:
-        sheets = pd.read_excel(
-            io.BytesIO(content),
-            sheet_name=None,
-            header=None,
-            dtype=object,
-            na_filter=False,
-            engine="openpyxl",
-        )
-    except Exception as error:  # whatever openpyxl and zipfile raise on a damaged file
-        raise _refusal(path, f"cannot be read as an Excel workbook: {error}") from error
+        book = openpyxl.load_workbook(io.BytesIO(content))
+        if any(cell.data_type == "f" for sheet in book.worksheets for row in sheet for cell in row):
+            formulas, book = book, openpyxl.load_workbook(io.BytesIO(content), data_only=True)
+            _check_formulas(formulas, book, path)
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        what = describe(path) or f"damaged ({error})"
+        raise _refusal(path, f"cannot be read as an Excel workbook: it is {what}") from error
     found: dict[str, tuple[Row, list[list[Any]], list[str]]] = {}
-    for name, frame in sheets.items():
-        rows = [
-            (f"row {number}", list(row))
-            for number, row in enumerate(frame.itertuples(index=False, name=None), 1)
-            if any(map(_text, row))
-        ]
+    for sheet in book.worksheets:
+        grid = [list(row) for row in sheet.values]
+        for merged in sheet.merged_cells.ranges:  # one value for several rows, such as a speaker's
+            for row, column in merged.cells:
+                grid[row - 1][column - 1] = grid[merged.min_row - 1][merged.min_col - 1]
+        rows = [(f"row {number}", row) for number, row in enumerate(grid, 1) if any(map(_text, row))]
         if rows:
             (_, header), *others = rows
             columns = [_text(value) for value in header]
-            found[str(name)] = columns, [row for _, row in others], [place for place, _ in others]
+            found[sheet.title] = columns, [row for _, row in others], [place for place, _ in others]
     fitting = [name for name, (columns, *_) in found.items() if is_header(columns)] or list(found)
     if len(fitting) != 1:
         names = ", ".join(map(repr, fitting)) or "none that holds anything"
@@ -278,17 +281,31 @@ def _from_excel(content: bytes, path: Path, is_header: Callable[[Sequence[str]],
     return _from_values(*found[fitting[0]], f"Excel, sheet {fitting[0]!r}", path)
 
 
+def _check_formulas(formulas: Any, values: Any, path: Path) -> None:
+    """Refuse formulas whose results are not stored, as in workbooks that no spreadsheet program has saved."""
+    for sheet in formulas.worksheets:
+        for row in sheet:
+            for cell in row:
+                if cell.data_type == "f" and values[sheet.title][cell.coordinate].value is None:
+                    raise _refusal(
+                        path,
+                        f"has a formula without a result in cell {cell.coordinate}; open and save it in a "
+                        "spreadsheet program, or write the values",
+                    )
+
+
 def _from_values(
     columns: Sequence[str], values: Sequence[Sequence[Any]], places: Sequence[str], form: str, path: Path
 ) -> Table:
     nested = (dict, list, tuple, bytes, np.ndarray)
     kept = [n for n in range(len(columns)) if not any(isinstance(row[n], nested) for row in values)]
+    left_out = [str(name) for n, name in enumerate(columns) if n not in kept]
     rows = [[_text(row[n]) for n in kept] for row in values]
     filled = [n for n, row in enumerate(rows) if any(row)]
     if not filled:
         raise _refusal(path, "is empty; expected a row for each clip")
     header = [_text(columns[n]) for n in kept]
-    return Table(header, [rows[n] for n in filled], [places[n] for n in filled], form)
+    return Table(header, [rows[n] for n in filled], [places[n] for n in filled], form, nested=left_out)
 
 
 def _text(value: Any) -> str:

@@ -132,6 +132,8 @@ class Unpickler:
                         items, stack = stack, below_marks.pop()
                     items = [stack.pop() for _ in range(n_before)][::-1] + items
                     stack.append(self._follow(name, argument, items))
+                    # A number's scalar, which takes no more memory than a literal, is none of these objects.
+                    n_objects_left += name == "REDUCE" and isinstance(stack[-1], int | float)
         except IndexError as error:
             raise self._unreadable("too few objects") from error
         except ValueError as error:

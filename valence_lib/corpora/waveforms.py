@@ -24,8 +24,11 @@ _SILENCE_PEAK = 1e-4  # -80 dB re full scale: three steps of 16-bit audio
 _FULL_SCALE = 0.999
 _LARGEST_CLIPPED_SHARE = 0.01
 _LEAST_CONSTANT_SHARE = 0.99
+_LARGEST_DIRECT_CURRENT = 0.1  # of full scale; that of real converters is far below 0.01
 _CANCELLED = 0.05  # -26 dB: the level of the channels' mean re that of the channels
 
+# libsndfile takes any matrix of a MATLAB file for audio, of 44,100 Hz where it finds no rate.
+_NO_AUDIO_FORMATS = {"MAT4", "MAT5"}
 _ROUNDING_SECONDS = 0.01  # tables round the times of segments
 _LONGEST_BLOCK = 60  # seconds
 # FFmpeg also reads playlists and scripts, which name other files. Only these formats are allowed.
@@ -164,8 +167,8 @@ def read_audio(path: str | Path, sample_rate: int, start: float = 0.0, end: floa
 
     Raises:
         ClipError: "unreadable" where there is no such file or no decoder reads it, "empty" where `end` is not
-            after `start`, "segment outside" where the segment begins or ends outside of the recording, and
-            what `to_waveform` raises.
+            after `start`, "segment outside" where the segment begins or ends outside of the recording, or
+            behind what a truncated file still holds, and what `to_waveform` raises.
     """
     path = Path(path)
     segment = f"the segment from {start} s to {'the end' if end is None else f'{end} s'}"
@@ -242,6 +245,11 @@ def _decode(
         yield from _decode_by_pyav(path, block_seconds, start, end, _problem(error))
         return
     with file:
+        if file.format in _NO_AUDIO_FORMATS:
+            raise RuntimeError(
+                "it is a MATLAB file, whose matrices need not be audio. Write the audio as WAV, in MATLAB by "
+                "audiowrite"
+            )
         rate = file.samplerate
         first, last = round(start * rate), None if end is None else round(end * rate)
         if first or last is not None:
@@ -255,12 +263,15 @@ def _decode(
             if before or (first and position == first):
                 file.seek(position - before)
             n_wanted = block if last is None else min(block, last - position)
-            samples = file.read(before + n_wanted, dtype="float32", always_2d=True)[before:]
+            read = file.read(before + n_wanted, dtype="float32", always_2d=True)
+            samples = read[before:]
             n_read = len(samples)
-            position += n_read
+            position += len(read) - before  # in a truncated file, fewer than those before may come
             if file.subtype == "PCM_32":
                 peak = max(peak, _peak(samples))
             yield rate, samples
+        if first or last is not None:
+            _check_segment(first, last, position, rate, file.frames)
     if 0 < peak <= 2**-16:
         raise ClipError(
             "wrong scale",
@@ -269,14 +280,20 @@ def _decode(
         )
 
 
-def _check_segment(first: int, last: int | None, n_samples: int, rate: int) -> None:
-    too_late = last is not None and last > n_samples + max(1, round(_ROUNDING_SECONDS * rate))
-    if first >= n_samples or too_late:
+def _check_segment(first: int, last: int | None, n_samples: int, rate: int, n_declared: int = 0) -> None:
+    """Refuse a segment that is not in a recording of so many samples; its header may declare more of them."""
+    rounding = max(1, round(_ROUNDING_SECONDS * rate))
+    if first >= n_samples or (last is not None and last > n_samples + rounding):
         ends = "its end" if last is None else f"{last / rate:g} s"
+        lasts = f"which lasts {n_samples / rate:.3f} s."
+        if n_declared > n_samples + rounding:
+            lasts = (
+                f"of which at most {n_samples / rate:.3f} s are there, although its header declares "
+                f"{n_declared / rate:.3f} s: the file is truncated. Fetch it again, or remove the segment."
+            )
         raise ClipError(
             "segment outside",
-            f"the segment from {first / rate:g} s to {ends} lies outside of its recording, which lasts "
-            f"{n_samples / rate:.3f} s.",
+            f"the segment from {first / rate:g} s to {ends} lies outside of its recording, {lasts}",
         )
 
 
@@ -350,7 +367,10 @@ def _pyav_blocks(
         if last is not None and position >= last:
             break
     if first or last is not None:
-        _check_segment(first, last, position, rate)
+        # The other formats' duration is estimated.
+        has_duration = _PYAV_SEEKS_IN.match(container.format.name) and container.duration
+        n_declared = round(container.duration / av.time_base * rate) if has_duration else 0
+        _check_segment(first, last, position, rate, n_declared)
     yield rate, np.concatenate([*held, np.zeros((0, n_channels), np.float32)])
 
 
@@ -368,7 +388,8 @@ def check_waveform(waveform: Waveform, n_fft: int) -> None:
 
     Raises:
         ClipError: "empty", "too short", "silent" (peak below -80 dB re full scale), "constant" (99 % of
-            the samples within -80 dB of one value other than 0) or "clipped" (more than 1 % of the samples at
+            the samples within -80 dB of one value other than 0), "direct current" (their mean is more than
+            0.1 of full scale away from 0) or "clipped" (more than 1 % of the samples at
             full scale, or at the waveform's own peak where that exceeds full scale).
     """
     if waveform.size == 0:
@@ -381,13 +402,22 @@ def check_waveform(waveform: Waveform, n_fft: int) -> None:
     if peak < _SILENCE_PEAK:
         raise ClipError("silent", f"the clip's peak is {peak:.2g} of full scale.")
     # Speech varies about 0; a constant's resampled ends do not count.
-    if abs(float(waveform.mean())) > peak / 2:
+    mean = float(waveform.mean())
+    if abs(mean) > peak / 2:
         level = np.median(waveform)
         if (np.abs(waveform - level) < _SILENCE_PEAK).mean() >= _LEAST_CONSTANT_SHARE:
             raise ClipError(
                 "constant",
                 f"all samples are about {level:.4g} of full scale: a direct current without any sound.",
             )
+    if abs(mean) > _LARGEST_DIRECT_CURRENT:
+        raise ClipError(
+            "direct current",
+            f"the mean of the samples is {mean:.3g} of full scale; expected at most "
+            f"{_LARGEST_DIRECT_CURRENT:g}. Unsigned audio that is stored as signed, or as floats in [0, 1], "
+            "looks like this, and so does audio of 10 or 12 bits in uint16. Subtract the mean, and store "
+            "floats in [-1, 1].",
+        )
     clipped = float((np.abs(waveform) >= _FULL_SCALE * max(1.0, peak)).mean())
     if clipped > _LARGEST_CLIPPED_SHARE:
         at = "full scale" if peak <= 1 else f"the clip's peak, {peak:.4g} of full scale"

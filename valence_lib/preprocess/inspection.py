@@ -7,6 +7,7 @@ from __future__ import annotations  # the processes that read clips do without p
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,21 +67,31 @@ def check_labels(corpus: Corpus, settings: CorpusSettings, protocol: str = "", n
     valences = corpus.valences()
     rated = np.isfinite(valences)
     if not rated.any():
-        raise CorpusError(f"none of the {len(corpus)} clips of {corpus.name!r} has a rating to learn from.")
-    low, high = valences[rated].min(), valences[rated].max()
-    beyond = np.flatnonzero(rated & ((valences < settings.valence_low) | (valences > settings.valence_high)))
+        first = "".join(f"\n  {problem}" for problem in _problems(corpus))
+        raise CorpusError(
+            f"none of the {len(corpus)} clips of {corpus.name!r} has a rating to learn from.{first}"
+        )
+    lowest, highest = (np.where(np.isfinite(bound), bound, np.nan) for bound in corpus.rating_bounds())
+    low, high = np.nanmin(lowest), np.nanmax(highest)
+    beyond = np.flatnonzero((lowest < settings.valence_low) | (highest > settings.valence_high))
     if beyond.size:
-        first = ", ".join(f"{corpus.ids[n]!r} {valences[n]:g}" for n in beyond[:_MOST_SHOWN])
+        outer = np.where(lowest < settings.valence_low, lowest, highest)[beyond]
+        first = ", ".join(
+            f"{corpus.ids[n]!r} {value:g}" for n, value in zip(beyond, outer[:_MOST_SHOWN], strict=False)
+        )
+        code = f" If {outer[0]:g} marks a missing rating, leave the cell empty." * bool(
+            (outer == outer[0]).all()
+        )
         raise CorpusError(
             f"{beyond.size:,} of {rated.sum():,} ratings of {corpus.name!r} are not between "
             f"{settings.valence_low:g} and {settings.valence_high:g} ({first}{', ...' * (beyond.size > 3)}). "
             f"The lowest is {low:g} and the highest {high:g}: give the ends of their scale, such as "
-            f"RANGE={math.floor(low)},{math.ceil(high)}, or RANGE=auto, or correct these ratings."
+            f"RANGE={math.floor(low)},{math.ceil(high)}, or RANGE=auto, or correct these ratings.{code}"
         )
-    if low == high:
+    if valences[rated].min() == valences[rated].max():
         raise CorpusError(
-            f"all {rated.sum():,} ratings of {corpus.name!r} are {low:g}; expected ratings that differ. "
-            "Correct the column of the valence, or give another one, as in COLUMNS=valence=NAME."
+            f"all {rated.sum():,} ratings of {corpus.name!r} are {valences[rated][0]:g}; expected ratings "
+            "that differ. Correct the column of the valence, or give another one, as in COLUMNS=valence=NAME."
         )
     if protocol:
         import pandas as pd
@@ -93,15 +104,33 @@ def check_labels(corpus: Corpus, settings: CorpusSettings, protocol: str = "", n
         make_splits(clips[rated | (clips["subset"] == "test")], protocol, n_folds, settings.seed)
 
 
+def _problems(corpus: Corpus) -> Iterator[str]:
+    """Why the first clips cannot be used."""
+    for index in range(min(len(corpus), _MOST_SHOWN)):
+        try:
+            corpus.read(index)
+        except ClipError as error:
+            yield f"{corpus.ids[index]}: {error}"
+
+
 def observed_range(corpus: Corpus) -> tuple[float, float]:
     """The lowest and the highest rating of a corpus, rounded down and up to whole numbers, for RANGE=auto.
 
     Raises:
-        CorpusError: no clip is rated, or all ratings are equal.
+        CorpusError: no clip is rated, all ratings are equal, or one number is so far from all others that it
+            may mark missing ratings, as -99 and 9 do.
     """
     check_labels(corpus, CorpusSettings(-math.inf, math.inf))
-    valences = corpus.valences()
-    return float(np.floor(np.nanmin(valences))), float(np.ceil(np.nanmax(valences)))
+    lowest, highest = corpus.rating_bounds()
+    values = np.concatenate([lowest, highest])
+    values = np.unique(values[np.isfinite(values)])
+    for outer, others in ((values[0], values[1:]), (values[-1], values[:-1])):
+        if len(others) > 1 and np.abs(others - outer).min() >= np.ptp(others):
+            raise CorpusError(
+                f"the ratings of {corpus.name!r} lie between {others[0]:g} and {others[-1]:g}, but for "
+                f"{outer:g}. Where it marks a missing rating, leave the cell empty; else give RANGE=low,high."
+            )
+    return float(np.floor(values[0])), float(np.ceil(values[-1]))
 
 
 def inspect_corpus(

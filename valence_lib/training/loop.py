@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -286,9 +287,11 @@ class _Loop:
             "history": self.history,
             "seconds": self.seconds,
         }
-        # To an open file: given a path, torch reports a full disk as an error of its own.
-        with atomic_write(self.place.unfinished / _CHECKPOINT) as path, path.open("wb") as file:
-            torch.save(content, file)
+        # Through memory: torch reports a full disk as an error of its own, also for an open file.
+        checkpoint = BytesIO()
+        torch.save(content, checkpoint)
+        with atomic_write(self.place.unfinished / _CHECKPOINT) as path:
+            path.write_bytes(checkpoint.getbuffer())
         return row
 
     def _read(self, row: int) -> Tensor:
