@@ -6,6 +6,7 @@ or not at all, without what differs between two equal runs.
 """
 
 import json
+import logging
 import os
 import re
 import time
@@ -58,6 +59,8 @@ def run_notebook(
     from traitlets.config import Config
 
     os.environ.update(ONE_THREAD)
+    # At its end, a client of Jupyter may log that its own sockets are closed.
+    logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
     monitor = _Monitor(notebook, progress, bool(parameters))
     deadline = None if time_limit is None else time.monotonic() + time_limit
     failed = destination.with_suffix(".failed.ipynb")
