@@ -131,7 +131,8 @@ def test_integers_that_do_not_fill_their_type_are_on_a_wrong_scale(samples: np.n
     ids=["32 bits", "quiet", "quiet list", "silence", "constant"],
 )
 def test_quiet_16_bit_audio_and_full_32_bit_audio_are_on_the_right_scale(samples: np.ndarray):
-    to_waveform(samples)
+    bits = {4: 32, 2: 16, 8: 16}[samples.dtype.itemsize]
+    np.testing.assert_allclose(to_waveform(samples), samples / 2 ** (bits - 1))
 
 
 @pytest.mark.parametrize(
@@ -437,7 +438,7 @@ def test_what_only_pyav_reads_is_the_sound_that_was_encoded(
     assert len(waveform) == pytest.approx(len(expected), abs=1100)
     shift, correlation = best_shift(waveform, expected, 1100)
     assert correlation > similarity
-    # These containers do not tell the delay of the encoder.
+    # These containers do not store the delay of the encoder.
     assert shift == 0 or suffix in (".aac", ".wma", ".amr", ".3gp")
     assert waveform.std() == pytest.approx(expected.std(), rel=0.1)
     np.testing.assert_allclose(blocks_of(path, 8000), waveform, atol=1e-5)

@@ -171,15 +171,20 @@ def _remedy(name: str, meaning: str) -> str:
         return "A column end, in seconds from the beginning of the recording,"
     if meaning in ("start", "end") and set(re.findall("[a-z]+", name.casefold())) & _NOT_SECONDS:
         return f"A column {meaning} in seconds"
-    pair = f"{meaning}={name}"
-    return f"COLUMNS='\"{pair}\"'" if "," in name else f"COLUMNS={pair}"
+    pair = _pair(name, meaning)
+    return f"COLUMNS='{pair}'" if "," in name else f"COLUMNS={pair}"
+
+
+def _pair(name: str, meaning: str) -> str:
+    """A column and its meaning as `parse_columns` reads them."""
+    return f'"{meaning}={name}"' if "," in name else f"{meaning}={name}"
 
 
 def _lacking(columns: Sequence[str], near: Mapping[str, str], table: str) -> CorpusError:
     advice = "Name them so in its first line, or give them as in COLUMNS=file=clip_name,valence=EmoVal."
     if near:
         first = {meaning: name for name, meaning in reversed(list(near.items()))}
-        pairs = ",".join(f'"{m}={name}"' if "," in name else f"{m}={name}" for m, name in first.items())
+        pairs = ",".join(_pair(name, meaning) for meaning, name in first.items())
         advice = f"Did you mean COLUMNS={pairs}?"
         if list(near.values()).count("valence") > 1:
             advice = "Rename the columns of several raters as valence_a1, valence_a2, ..."

@@ -22,41 +22,11 @@ SUBSET_NAMES = {
     "test": ("test", "testing"),
 }
 # How programs mark what is missing. A file may have any name.
-MISSING = {
-    *(
-        "",
-        "na",
-        "n/a",
-        "n.a.",
-        "k.a.",
-        "nan",
-        "nat",
-        "none",
-        "null",
-        "nil",
-        "missing",
-        "not available",
-        "<na>",
-    ),
-    *(
-        "-",
-        "--",
-        "–",
-        "—",
-        ".",
-        "#n/a",
-        "#nv",
-        "#n/d",
-        "#div/0!",
-        "#ref!",
-        "#value!",
-        "#name?",
-        "#null!",
-        "#num!",
-    ),
-}
+MISSING = {"", "-", "--", "–", "—", ".", "na", "n/a", "n.a.", "k.a.", "nan", "nat", "<na>", "none", "null"}
+MISSING |= {"nil", "missing", "not available", "#n/a", "#nv", "#n/d"}
+MISSING |= {"#div/0!", "#ref!", "#value!", "#name?", "#null!", "#num!"}
 UNKNOWN = MISSING | {"unknown", "unk", "?"}  # a speaker, or a sex
-_SUBSETS = {name: subset for subset, names in SUBSET_NAMES.items() for name in names}
+SUBSET_OF = {name: subset for subset, names in SUBSET_NAMES.items() for name in names}
 _NUMBER = re.compile(r"[+\-−–]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./-]\d{1,2}[./-]|\d{1,2}[-. ]{0,2}[^\W\d]{3}|[^\W\d]{3} \d\d$")
 _MOST_UNREADABLE = 0.1  # of the ratings; more are a fault of the column
@@ -192,7 +162,7 @@ def _rows(table: Table, meant: Columns, path: Path) -> Iterator[LabelRow]:
             end,
             valence,
             {name: math.nan if rating is None else rating for name, rating in ratings.items()},
-            _SUBSETS.get(subset.lower(), subset),
+            SUBSET_OF.get(subset.lower(), subset),
             _label(row[meant.of["rater"]], "rater") if "rater" in meant.of else "",
             {name: _label(row[column], name) for name, column in texts.items()},
             cells.problems[0] if cells.problems else None,
@@ -319,7 +289,7 @@ def _subset_notes(table: Table, meant: Columns) -> list[str]:
         found = []
         for name, column in meant.labels.items():
             values = {row[column].lower() for row in table.rows} - MISSING
-            if {"train", "test"} <= {_SUBSETS.get(value) for value in values} and values <= _SUBSETS.keys():
+            if {"train", "test"} <= {SUBSET_OF.get(value) for value in values} and values <= SUBSET_OF.keys():
                 found.append(
                     f"The column {name!r} holds train and test, but is not used: did you mean subset? "
                     f"COLUMNS=subset={name} uses it."

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from valence_lib.corpora.columns import parse_columns
 from valence_lib.corpora.file_kinds import PICKLE_SUFFIXES, is_clutter, name_text, printable
-from valence_lib.corpora.labels import SUBSET_NAMES, LabelRow, read_labels
+from valence_lib.corpora.labels import SUBSET_OF, LabelRow, read_labels
 from valence_lib.corpora.locating import Files
 from valence_lib.corpora.pickles import PickledClip, read_course_pickle
 from valence_lib.corpora.tables import TABLE_SUFFIXES
@@ -361,10 +361,10 @@ def open_corpus(where: str | Path, sample_rate: int = COURSE_SAMPLE_RATE, column
         files, notes = found
         return CourseFolder(name, files, sample_rate, notes)
     pickles = [entry for entry in entries if entry.suffix.lower() in PICKLE_SUFFIXES and entry.is_file()]
-    subsets = {spelling: subset for subset, spellings in SUBSET_NAMES.items() for spelling in spellings}
-    if of_subsets := [(file, subsets[file.stem.lower()]) for file in pickles if file.stem.lower() in subsets]:
+    named = [file for file in pickles if file.stem.lower() in SUBSET_OF]
+    if of_subsets := [(file, SUBSET_OF[file.stem.lower()]) for file in named]:
         of_subsets.sort(key=lambda file: COURSE_SUBSETS.index(file[1]))
-        others = [name_text(file.name) for file in pickles if file.stem.lower() not in subsets]
+        others = [name_text(file.name) for file in pickles if file not in named]
         ignored = [f"The pickle '{other}' is not read." for other in others]
         return PickledCorpus(name, of_subsets, sample_rate, ignored)
     if pickles:
@@ -380,7 +380,6 @@ def open_corpus(where: str | Path, sample_rate: int = COURSE_SAMPLE_RATE, column
 
 def _course_files(entries: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[str]] | None:
     """The pickles of a course folder with their subsets, and notes; None where there are none."""
-    names = {name: subset for subset, spellings in SUBSET_NAMES.items() for name in spellings}
     folders: dict[str, list[Path]] = {}
     ignored = []
     for entry in entries:
@@ -391,15 +390,15 @@ def _course_files(entries: Sequence[Path]) -> tuple[list[tuple[Path, str]], list
             for file in entry.iterdir()
             if file.suffix.lower() in PICKLE_SUFFIXES and not is_clutter(file.name)
         )
-        if found and entry.name.lower() in names:
+        if found and entry.name.lower() in SUBSET_OF:
             folders[entry.name] = found
         elif found:
             ignored.append(f"The folder '{name_text(entry.name)}' with {len(found):,} pickles is not read.")
-        elif entry.name.lower() in names and any(entry.iterdir()):
+        elif entry.name.lower() in SUBSET_OF and any(entry.iterdir()):
             ignored.append(f"The folder '{name_text(entry.name)}' holds no pickles and is not read.")
     if not folders:
         return None
-    files = [(file, names[name.lower()]) for name, found in folders.items() for file in found]
+    files = [(file, SUBSET_OF[name.lower()]) for name, found in folders.items() for file in found]
     return sorted(files, key=lambda file: COURSE_SUBSETS.index(file[1])), ignored
 
 

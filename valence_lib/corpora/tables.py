@@ -1,7 +1,7 @@
 """Read a table of labels as texts, whichever program wrote it.
 
     text ─ decode ─► strict csv, or JSON lines ─┐
-    .xlsx, .parquet ─ pandas ───────────────────┴─► Table
+    .xlsx ─ openpyxl, .parquet ─ pyarrow ───────┴─► Table
 
 What can be read in one way is read; what can be read in two ways is refused, with its line.
 """

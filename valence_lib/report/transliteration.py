@@ -38,7 +38,7 @@ def _lacking() -> re.Pattern[str]:
 def transliterate(text: str) -> str:
     """Text that DejaVu Sans can show: what it lacks is written in Latin letters, between angle brackets.
 
-    Where two runs of one text have the same letters, six digits of a digest tell them apart.
+    Where two runs of one text have the same letters, six digits of a digest distinguish them.
 
     Args:
         text: of any length, such as all text of a page.
