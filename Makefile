@@ -2,8 +2,10 @@
 
 PYTHON ?= python3
 CORPUS ?= demo
-# Not from the environment, where it may be the machine's.
+TEST_CORPUS ?=
+# Not from the environment, where they may be the machine's.
 NAME :=
+TARGET := valence
 PRESET ?= default
 PROTOCOL ?= holdout
 FOLDS ?= 6
@@ -11,7 +13,7 @@ SEED ?= 0
 SEEDS ?= 3
 EPOCHS ?= 20
 PRECISION ?= float32
-RANGE ?= 1,5
+RANGE ?=
 # Not from the environment, where it is the width of a terminal.
 COLUMNS :=
 unexport COLUMNS
@@ -25,7 +27,7 @@ LAYER ?= auto
 TORCH ?= auto
 
 # A misspelt variable would silently do nothing.
-VARIABLES := PYTHON CORPUS COLUMNS NAME PRESET PROTOCOL FOLDS SEED SEEDS EPOCHS PRECISION RANGE JOBS TIME_LIMIT PROFILE BUDGET TUNED ENCODER LAYER TORCH
+VARIABLES := PYTHON CORPUS TEST_CORPUS TARGET COLUMNS NAME PRESET PROTOCOL FOLDS SEED SEEDS EPOCHS PRECISION RANGE JOBS TIME_LIMIT PROFILE BUDGET TUNED ENCODER LAYER TORCH
 SPACE := $(subst ,, )
 GIVEN := $(foreach word,$(subst \$(SPACE),,$(MAKEOVERRIDES)),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 UNKNOWN := $(filter-out $(VARIABLES),$(GIVEN))
@@ -45,8 +47,8 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 # Through the environment, so that a path may hold any character.
 export VALENCE_COLUMNS := $(COLUMNS)
-export CORPUS NAME PRESET PROTOCOL FOLDS SEED SEEDS EPOCHS PRECISION RANGE BUDGET ENCODER LAYER
-ON := --corpus="$$CORPUS" --seed="$$SEED" --epochs="$$EPOCHS" --range="$$RANGE" --columns="$$VALENCE_COLUMNS" $(if $(NAME),--name="$$NAME")
+export CORPUS TEST_CORPUS TARGET NAME PRESET PROTOCOL FOLDS SEED SEEDS EPOCHS PRECISION RANGE BUDGET ENCODER LAYER
+ON := --corpus="$$CORPUS" --test-corpus="$$TEST_CORPUS" --target="$$TARGET" --seed="$$SEED" --epochs="$$EPOCHS" --range="$$RANGE" --columns="$$VALENCE_COLUMNS" $(if $(NAME),--name="$$NAME")
 ASKED := $(ON) --preset="$$PRESET" --protocol="$$PROTOCOL" --folds="$$FOLDS" --seeds="$$SEEDS" --precision="$$PRECISION" --encoder="$$ENCODER" --layer="$$LAYER" $(if $(filter yes,$(TUNED)),--tuned)
 RUN := $(if $(JOBS),--jobs=$(JOBS)) $(if $(TIME_LIMIT),--time-limit=$(TIME_LIMIT)) $(if $(PROFILE),--profile=$(PROFILE))
 # One thread a process: jobs run side by side, and sums come out the same every time.
@@ -57,7 +59,7 @@ export OMP_NUM_THREADS = 1
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables of report: CORPUS=$(CORPUS) NAME=(after the corpus) PRESET=$(PRESET) PROTOCOL=$(PROTOCOL) FOLDS=$(FOLDS) SEED=$(SEED) SEEDS=$(SEEDS) EPOCHS=$(EPOCHS) PRECISION=$(PRECISION) RANGE=$(RANGE) (or auto) COLUMNS=(MEANING=NAME,... of the table, the usual names) JOBS=(all cores) TIME_LIMIT=(seconds a notebook, none) PROFILE=(of workflow/profiles, none) TUNED=(yes: a row for what sweep found best; no) ENCODER=(folder or hub name of a pretrained encoder, none) LAYER=$(LAYER). Of sweep also: BUDGET=$(BUDGET) (trials, or 10min)"
+	@echo "Variables of report: CORPUS=$(CORPUS) (several: a,b) TEST_CORPUS=(to test on alone, none) TARGET=$(TARGET) (a report each: valence,arousal) NAME=(after the corpus) PRESET=$(PRESET) PROTOCOL=$(PROTOCOL) (or cv, corpora) FOLDS=$(FOLDS) SEED=$(SEED) SEEDS=$(SEEDS) EPOCHS=$(EPOCHS) PRECISION=$(PRECISION) RANGE=(that of the corpus, else 1,5; or auto; of several 1,5/1,7) COLUMNS=(MEANING=NAME,... of the table, the usual names) JOBS=(all cores) TIME_LIMIT=(seconds a notebook, none) PROFILE=(of workflow/profiles, none) TUNED=(yes: a row for what sweep found best; no) ENCODER=(folder or hub name of a pretrained encoder, none) LAYER=$(LAYER). Of sweep also: BUDGET=$(BUDGET) (trials, or 10min)"
 
 # The build of PyTorch that is installed.
 BUILD := $(if $(wildcard .venv/lib/python*/site-packages/torch-*+cpu.dist-info),cpu,cuda)
@@ -92,7 +94,7 @@ plan: $(INSTALLED) ## what `make report` would run now, and why
 	@$(BIN)/valence plan $(ASKED)
 
 check: $(INSTALLED) ## read a corpus and print what is in it, without training anything
-	@$(BIN)/valence check "$$CORPUS" --range="$$RANGE" --columns="$$VALENCE_COLUMNS"
+	@$(BIN)/valence check "$$CORPUS" --target="$$TARGET" --range="$$RANGE" --columns="$$VALENCE_COLUMNS"
 
 explore: $(INSTALLED) ## open JupyterLab on notebooks/explore.ipynb
 	$(BIN)/valence report $(SMALL)

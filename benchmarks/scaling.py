@@ -19,7 +19,7 @@ from valence_lib.training.loop import TrainingData
 
 def _epoch(store: Path) -> dict[str, float]:
     clips = pd.read_pickle(store / CLIPS)
-    clips = clips.assign(valence=clips["valence"].fillna(3.0), speaker="")
+    clips = clips.assign(rating=clips["rating"].fillna(3.0), speaker="")
     clips["subset"] = np.where(np.arange(len(clips)) % 10 == 0, "validation", "train")
     loop = new_loop(TrainingData(FeatureStore(store, clips, SETTINGS), clips), "LSTM1")
     started = time.perf_counter()

@@ -17,7 +17,8 @@ from scipy import stats
 from benchmarks.peers import Peer
 from benchmarks.timing import rates, speed_up, spread, take_turns
 from benchmarks.work import SETTINGS, SHARED, Repeated
-from valence_lib.corpora.sources import Corpus, open_corpus
+from valence_lib.corpora.opening import open_corpus
+from valence_lib.corpora.sources import Corpus
 from valence_lib.features.standardise import Standardiser
 from valence_lib.preprocess.inspection import inspect_corpus
 from valence_lib.preprocess.splits import make_splits
@@ -63,7 +64,7 @@ def prepare(pickles: Path, folder: Path, count: int) -> TrainingData:
     """Random clips of a course folder, with features, all in the training subset."""
     drawn = np.random.default_rng(0).permutation(len(open_corpus(pickles)))[:count]
     data = _preprocessed(Repeated(pickles, sorted(drawn.tolist())), CorpusSettings(), folder)
-    clips = data.clips.assign(subset="train", speaker="", valence=data.clips["valence"].fillna(3.0))
+    clips = data.clips.assign(subset="train", speaker="", rating=data.clips["rating"].fillna(3.0))
     return TrainingData(FeatureStore(folder, clips, SETTINGS), clips)
 
 
@@ -90,7 +91,7 @@ def measure(
         limit_gflops: rate of the matrix product.
         counts: number of clips by model.
     """
-    truth = torch.tensor(data.clips["valence"].to_numpy(np.float32))
+    truth = torch.tensor(data.clips["rating"].to_numpy(np.float32))
     lengths = data.store.lengths
     raw = list(data.store)
     standardiser = Standardiser.fit("train", raw, [""] * len(raw), [True] * len(raw))

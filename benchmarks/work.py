@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from valence_lib.corpora.sources import Clip, CourseFolder, open_corpus
+from valence_lib.corpora.course import CourseFolder
+from valence_lib.corpora.opening import open_corpus
+from valence_lib.corpora.sources import Clip
 from valence_lib.corpora.waveforms import Waveform
 from valence_lib.features.log_mel import log_mel
 from valence_lib.settings import FeatureSettings
@@ -28,7 +30,7 @@ def make_pickles(folder: Path, copies: int) -> str:
     (folder / "train").mkdir(parents=True)
     for copy in range(copies):
         for number, clip in enumerate(open_corpus("demo")):
-            content = {"audio_data": _varied(clip.waveform, copy), "valence": clip.valence}
+            content = {"audio_data": _varied(clip.waveform, copy), "valence": clip.rating}
             (folder / "train" / f"{copy:02d}_{number:05d}.pkl").write_bytes(pickle.dumps(content))
     return f"the demo corpus, {copies} copies of each clip"
 
@@ -49,7 +51,7 @@ class Repeated(CourseFolder):
     def __init__(self, folder: Path, numbers: Sequence[int]):
         corpus = open_corpus(folder)
         entries = [corpus._entries[number % len(corpus)] for number in numbers]
-        super().__init__(folder.name, entries, corpus.sample_rate)
+        super().__init__(folder.name, entries, corpus.sample_rate, corpus.target)
         self.ids = tuple(f"{n // len(corpus)}/{name}" for n, name in zip(numbers, self.ids, strict=True))
 
     def read(self, index: int) -> Clip:

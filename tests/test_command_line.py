@@ -17,7 +17,8 @@ import torch
 from toy import FEATURES, Given, make_training_data, tone
 
 import valence_lib
-from valence_lib.__main__ import _parser, _with_joined_ranges, main, parse_budget, parse_range
+from valence_lib.__main__ import main
+from valence_lib.arguments import parse_arguments, parse_budget
 from valence_lib.errors import SettingsError
 from valence_lib.features import encoders
 from valence_lib.features.encoders import EncoderInfo
@@ -372,19 +373,6 @@ def test_list_files_takes_suffixes_in_any_case_and_keeps_what_was_named(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "parsed"), [("1,5", (1.0, 5.0)), (" -1 , 1.5 ", (-1.0, 1.5)), ("0,1e2", (0.0, 100.0))]
-)
-def test_a_range_is_two_numbers(text, parsed):
-    assert parse_range(text) == parsed
-
-
-@pytest.mark.parametrize("text", ["", "1", "1,2,3", "low,high", "1-5"])
-def test_another_range_is_refused(text):
-    with pytest.raises(SettingsError, match="was given; expected two numbers as in 1,5"):
-        parse_range(text)
-
-
-@pytest.mark.parametrize(
     ("text", "parsed"), [("20", (20, 0.0)), ("10min", (0, 10.0)), ("0.5 min", (0, 0.5)), (" 3", (3, 0.0))]
 )
 def test_a_budget_is_trials_or_minutes(text, parsed):
@@ -415,7 +403,7 @@ def test_check_describes_a_corpus(tmp_path, capsys):
     assert main(["check", str(_manifest(tmp_path / "tones"))]) == 0
     out = capsys.readouterr().out
     assert "corpus     tones: 4 clips, 3 taken, 1 in quarantine" in out
-    assert "valence    1.5 to 4.5, mean 3.000, variance 1.5000, 0 clips without" in out
+    assert "valence    1.5 to 4.5 on a scale of 1 to 5, mean 3.000, variance 1.5000, 0 clips without" in out
     assert "speakers   2" in out
     assert "  absent.wav: unreadable: " in out
 
@@ -439,7 +427,7 @@ def test_check_prints_what_was_detected_and_takes_names_of_columns(manifest_fold
     assert main(["check", str(manifest_folder), "--columns", "valence=EmoVal", "--range", "auto"]) == 0
     printed = capsys.readouterr().out
     assert "read as    CSV in UTF-16, separated by semicolons, with the columns valence=EmoVal" in printed
-    assert "valence    1 to 3.5, mean 2.250" in printed
+    assert "valence    1 to 3.5 on a scale of 1 to 4, mean 2.250" in printed
     # Notes precede an error.
     assert main(["check", str(manifest_folder), "--columns", "valence=EmoVal", "--range", "2,5"]) == 1
     printed = capsys.readouterr().err
@@ -451,7 +439,7 @@ def test_check_prints_what_was_detected_and_takes_names_of_columns(manifest_fold
 @pytest.mark.parametrize("command", [["predict", "x.wav", "--run", "y"], ["report"], ["sweep"], ["plan"]])
 def test_every_command_takes_a_range_below_zero(command):
     arguments = [*command, "--range", "-1,1"]
-    assert _parser().parse_args(_with_joined_ranges(arguments)).range == "-1,1"
+    assert parse_arguments(arguments).scale == "-1,1"
     # Other options may follow a range that is forgotten.
     with pytest.raises(SystemExit):
         main([*command, "--range", "--jobs"])
@@ -462,7 +450,7 @@ def test_every_command_takes_a_range_below_zero(command):
     [
         (["check", "nowhere"], 1, "there is no corpus at 'nowhere'"),
         (["check", "demo", "--range", "five"], 2, "the range 'five' was given"),
-        (["check", "demo", "--range", "5,1"], 2, "valence_high=1.0 cannot be used"),
+        (["check", "demo", "--range", "5,1"], 2, "high=1.0 cannot be used"),
     ],
 )
 def test_check_refuses_with_a_message(arguments, status, message, capsys):

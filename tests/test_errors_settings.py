@@ -25,9 +25,16 @@ from valence_lib.registry import (
     modules_of,
     training_settings,
 )
-from valence_lib.settings import PRECISIONS, STANDARDISE, CorpusSettings, FeatureSettings, TrainingSettings
+from valence_lib.settings import (
+    PRECISIONS,
+    STANDARDISE,
+    CorpusSettings,
+    FeatureSettings,
+    Target,
+    TrainingSettings,
+)
 
-ALL_SETTINGS = [FeatureSettings, CorpusSettings, TrainingSettings]
+ALL_SETTINGS = [FeatureSettings, Target, CorpusSettings, TrainingSettings]
 OTHER_VALUES: dict[type, dict[str, Any]] = {
     FeatureSettings: {
         "sample_rate": 16000,
@@ -38,7 +45,8 @@ OTHER_VALUES: dict[type, dict[str, Any]] = {
         "encoder": "0" * 64,
         "encoder_layer": "3",
     },
-    CorpusSettings: {"valence_low": 0.0, "valence_high": 7.0, "clips_per_speaker": 3, "seed": 1},
+    Target: {"name": "arousal", "low": 0.0, "high": 7.0},
+    CorpusSettings: {"clips_per_speaker": 3, "seed": 1},
     TrainingSettings: {
         "model": "CNN",
         "preset": "course",
@@ -98,7 +106,7 @@ def test_the_message_for_an_unknown_name_names_the_nearest(given: str, message: 
     [
         (TrainingSettings, "lerning_rate", "learning_rate"),
         (FeatureSettings, "hop_lenght", "hop_length"),
-        (CorpusSettings, "valence_hihg", "valence_high"),
+        (Target, "hihg", "high"),
     ],
 )
 def test_an_unknown_parameter_is_refused_and_the_nearest_named(kind: Any, given: str, meant: str):
@@ -137,7 +145,7 @@ def test_a_value_of_the_wrong_type_is_refused(kind: Any, name: str, value: Any, 
         (FeatureSettings, "n_mels", 0),
         (FeatureSettings, "top_db", 0.0),
         (FeatureSettings, "encoder_layer", "-1"),
-        (CorpusSettings, "valence_high", 1.0),
+        (Target, "high", 1.0),
         (CorpusSettings, "clips_per_speaker", -1),
         (CorpusSettings, "seed", -1),
         (TrainingSettings, "epochs", 0),
@@ -156,11 +164,16 @@ def test_an_impossible_value_is_refused(kind: Any, name: str, value: Any):
         kind.from_mapping({name: value})
 
 
-def test_the_scale_of_valence_may_not_be_upside_down():
-    with pytest.raises(
-        SettingsError, match=r"valence_high=-1\.0 cannot be used: expected a number above valence_low=1.0"
-    ):
-        CorpusSettings.from_mapping({"valence_low": 1.0, "valence_high": -1.0})
+def test_a_rating_scale_may_not_be_upside_down():
+    message = r"high=-1\.0 cannot be used: expected a number above low=1.0"
+    with pytest.raises(SettingsError, match=message):
+        Target.from_mapping({"low": 1.0, "high": -1.0})
+
+
+@pytest.mark.parametrize("name", ["", "speaker", "a/b", "7", "mood\n"])
+def test_a_target_is_named_as_a_column_of_ratings_can_be(name: str):
+    with pytest.raises(SettingsError, match="cannot name what is predicted; expected the name of a column"):
+        Target(name)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +197,9 @@ def test_an_unknown_choice_is_refused_and_the_nearest_named(
 
 
 def test_an_int_is_taken_where_a_float_is_expected_and_is_the_same_setting():
-    with_int = CorpusSettings.from_mapping({"valence_low": 1, "valence_high": 5})
-    assert type(with_int.valence_low) is float
-    assert with_int.digest() == CorpusSettings().digest()
+    with_int = Target.from_mapping({"low": 1, "high": 5})
+    assert type(with_int.low) is float
+    assert with_int.digest() == Target().digest()
 
 
 # Digests

@@ -13,7 +13,7 @@ from valence_lib.corpora.waveforms import Waveform
 from valence_lib.features.streams import Rows
 from valence_lib.preprocess.inspection import inspect_corpus
 from valence_lib.preprocess.store import FeatureStore
-from valence_lib.settings import CorpusSettings, FeatureSettings
+from valence_lib.settings import CorpusSettings, FeatureSettings, Target
 from valence_lib.training.loop import TrainingData
 
 Voice = Callable[..., NDArray[np.float32]]  # the fixture `voice`: a waveform by seed, rate and seconds
@@ -26,7 +26,7 @@ class Tones(Corpus):
     """Clip number n: a tone with noise, 0.1 to 0.4 s; valence 1 to 5 is its pitch, 300 to 3500 Hz."""
 
     def __init__(self) -> None:
-        super().__init__("tones", [f"tone {n:02d}" for n in range(len(SUBSETS))], 8000, {})
+        super().__init__("tones", [f"tone {n:02d}" for n in range(len(SUBSETS))], 8000, Target(), {})
 
     def read(self, index: int) -> Clip:
         """See `Corpus.read`."""

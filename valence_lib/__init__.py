@@ -15,7 +15,7 @@ from typing import Any
 __version__ = "0.2.0"
 
 _MODULE_OF = {
-    "open_corpus": "corpora.sources",
+    "open_corpus": "corpora.opening",
     "check_corpus": "preprocess.inspection",
     "read_audio": "corpora.waveforms",
     "log_mel": "features.log_mel",

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -16,7 +17,20 @@ from valence_lib.errors import SettingsError, unknown_name
 
 STANDARDISE = ("train", "clip", "speaker", "none")
 PRECISIONS = ("float32", "bfloat16")
-PROTOCOLS = ("holdout", "cv")
+PROTOCOLS = ("holdout", "cv", "corpora")
+# Columns of the tables of clips and of predictions.
+RESERVED: tuple[str, ...] = (
+    "index",
+    "id",
+    "file",
+    "subset",
+    "speaker",
+    "corpus",
+    "n_samples",
+    "duration_seconds",
+    "digest",
+)
+RESERVED += ("shard", "first_frame", "fold", "start", "end", "low", "high", "truth", "prediction", "error")
 FEATURES_FOLDER = ".features"  # beside the reports; shared by all reports on the same clips
 
 
@@ -114,17 +128,30 @@ class FeatureSettings(_Settings):
 
 
 @dataclass(frozen=True)
+class Target(_Settings):
+    """What is rated and predicted, with the scale of its ratings."""
+
+    name: str = "valence"  # also that of the column with the ratings
+    low: float = 1.0  # the lowest and
+    high: float = 5.0  # the highest rating that is possible on the scale
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[^\W\d][\w .-]*", self.name) or self.name in RESERVED:
+            raise SettingsError(
+                f"TARGET={self.name} cannot name what is predicted; expected the name of a column of "
+                f"ratings, of letters, digits, spaces, '.', '_' and '-', and none of {', '.join(RESERVED)}."
+            )
+        _require(self.high > self.low, "high", self.high, f"a number above low={self.low!r}")
+
+
+@dataclass(frozen=True)
 class CorpusSettings(_Settings):
     """Which clips of a corpus are admitted, and how they are split."""
 
-    valence_low: float = 1.0  # the lowest and
-    valence_high: float = 5.0  # the highest rating that is possible on the corpus's scale
     clips_per_speaker: int = 0  # the first clips of each speaker that are taken; 0 takes all
     seed: int = 0  # of the split
 
     def __post_init__(self) -> None:
-        expected = f"a number above valence_low={self.valence_low!r}"
-        _require(self.valence_high > self.valence_low, "valence_high", self.valence_high, expected)
         _require(self.clips_per_speaker >= 0, "clips_per_speaker", self.clips_per_speaker, "0 or more")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
 

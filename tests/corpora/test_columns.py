@@ -6,17 +6,17 @@ from valence_lib.corpora.columns import assign_columns, parse_columns
 from valence_lib.errors import CorpusError, SettingsError
 
 
-def assign(header: str, given: str = ""):
-    return assign_columns(header.split(","), parse_columns(given), "labels.csv")
+def assign(header: str, given: str = "", target: str = "valence"):
+    return assign_columns(header.split(","), parse_columns(given, target), "labels.csv", target)
 
 
 @pytest.mark.parametrize(
     ("header", "meanings"),
     [
-        ("file,valence,speaker,part", "file valence speaker subset"),
-        ("FileName,VALENCE,SpkrID,Split", "file valence speaker subset"),
-        ("path,valence,speaker_id,partition,start,end", "file valence speaker subset start end"),
-        ("file_name,valence,annotator,Gender,lang", "file valence rater sex language"),
+        ("file,valence,speaker,part", "file rating speaker subset"),
+        ("FileName,VALENCE,SpkrID,Split", "file rating speaker subset"),
+        ("path,valence,speaker_id,partition,start,end", "file rating speaker subset start end"),
+        ("file_name,valence,annotator,Gender,lang", "file rating rater sex language"),
     ],
 )
 def test_usual_names(header, meanings):
@@ -27,7 +27,7 @@ def test_usual_names(header, meanings):
 
 def test_raters_and_other_columns():
     found = assign("file,valence_a1,Valence_A10,mood,")
-    assert found.raters == {"valence_a1": 1, "valence_a10": 2}
+    assert found.raters == {"rating_a1": 1, "rating_a10": 2}
     assert found.labels == {"mood": 3}
 
 
@@ -59,9 +59,9 @@ def test_a_meaning_that_is_there_is_not_asked_for(header):
 
 def test_given_names_go_before_usual_ones():
     found = assign("file,EmoVal,who,speaker,split", "valence=emoval,speaker=who,subset=")
-    assert found.of == {"file": 0, "valence": 1, "speaker": 2}
+    assert found.of == {"file": 0, "rating": 1, "speaker": 2}
     assert found.labels == {"speaker": 3, "split": 4}
-    assert assign('a,"b', 'file=a,"valence=""b"').of == {"file": 0, "valence": 1}
+    assert assign('a,"b', 'file=a,"valence=""b"').of == {"file": 0, "rating": 1}
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,28 @@ def test_what_is_refused(header, given, message):
 def test_mappings_that_cannot_be_understood(text, message):
     with pytest.raises(SettingsError, match=message):
         parse_columns(text)
+
+
+def test_another_target_has_its_own_columns():
+    header = "file,valence,valence_a1,Activation,arousal_a1,arousal_a2"
+    found = assign(header, target="arousal")
+    assert (found.of, found.raters) == ({"file": 0, "rating": 3}, {"rating_a1": 4, "rating_a2": 5})
+    assert (found.labels, found.notes) == ({"valence": 1, "valence_a1": 2}, [])
+    assert assign("file,Stress Level,mood", target="stress level").of == {"file": 0, "rating": 1}
+
+
+def test_given_columns_of_other_targets_are_ignored():
+    given = "valence=EmoVal,arousal=EmoAct,speaker=who"
+    assert parse_columns(given, "arousal") == {"arousal": "EmoAct", "speaker": "who"}
+    assert parse_columns("stress=S1", "stress") == {"stress": "S1"}
+    with pytest.raises(SettingsError, match="no meaning of a column 'stress'"):
+        parse_columns("stress=S1")
+
+
+def test_a_table_with_ratings_of_another_dimension_names_the_target():
+    with pytest.raises(CorpusError, match=r"expected file and valence .* TARGET=arousal predicts them"):
+        assign("file,arousal,dominance")
+    with pytest.raises(
+        CorpusError, match=r"expected file and stress .* as in COLUMNS=file=clip_name,stress=NAME"
+    ):
+        assign("file,mood", target="stress")

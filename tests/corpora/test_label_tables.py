@@ -144,7 +144,7 @@ def rows_of(found: list[tuple], way: Writing, draw_subset: dict[str, str]) -> li
 
 def read(path: Path) -> list[tuple]:
     return [
-        (row.file, row.valence, row.labels["speaker"], row.subset)
+        (row.file, row.rating, row.labels["speaker"], row.subset)
         for row in read_labels(path, {}).rows
         if row.problem is None
     ]

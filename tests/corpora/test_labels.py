@@ -28,7 +28,7 @@ def test_what_is_missing_is_unrated_and_nobody(tmp_path, missing):
         f"file,valence,speaker,sex,part,emotion\na.wav,{missing},{missing},{missing},{missing},{missing}\n"
     )
     (row,) = read(tmp_path, table).rows
-    assert (row.valence, row.subset, row.labels) == (None, "", {"speaker": "", "sex": "", "emotion": ""})
+    assert (row.rating, row.subset, row.labels) == (None, "", {"speaker": "", "sex": "", "emotion": ""})
     assert row.problem is None
 
 
@@ -43,7 +43,7 @@ def test_an_unknown_speaker_is_nobody_and_other_labels_may_be_unknown(tmp_path):
 )
 def test_numbers(tmp_path, text, value):
     (row,) = read(tmp_path, f"file,valence\na.wav,{text}\n").rows
-    assert row.valence == value
+    assert row.rating == value
 
 
 @pytest.mark.parametrize("text", ["three", "1_000", "inf", "3.5.1", "0x3", "１"])
@@ -51,7 +51,7 @@ def test_what_is_no_number_costs_its_own_clip(tmp_path, text):
     first, second = read(tmp_path, f"file,valence\na.wav,{text}\nb.wav,2\n").rows
     assert first.problem.reason == "label not a number"
     assert f"the column valence holds '{text}' in line 2; expected a number" in str(first.problem)
-    assert (second.valence, second.problem) == (2, None)
+    assert (second.rating, second.problem) == (2, None)
 
 
 def test_a_date_is_explained(tmp_path):
@@ -86,7 +86,7 @@ def test_times_of_parquet(tmp_path):
     )
     pd.DataFrame({"valence": [3.0, 4.0]}, index=index).to_parquet(tmp_path / "labels.parquet")
     rows = read_labels(tmp_path / "labels.parquet", {}).rows
-    assert [(row.start, row.end, row.valence) for row in rows] == [(0.25, 0.5, 3), (1.75, 2, 4)]
+    assert [(row.start, row.end, row.rating) for row in rows] == [(0.25, 0.5, 3), (1.75, 2, 4)]
 
 
 def test_times_with_a_decimal_comma(tmp_path):
@@ -146,19 +146,19 @@ def test_one_row_a_rating_becomes_raters(tmp_path):
     rows = ["a.wav,r10,3,s1,1", "a.wav,r2,4,s1,2", "b.wav,r2,,s2,1", "b.wav,r10,2,s2,1"]
     labels = read(tmp_path, "\n".join(["file,rater,valence,speaker,arousal", *rows]))
     first, second = labels.rows
-    assert first.ratings == {"valence_a1": 4, "valence_a2": 3}
-    assert (first.valence, second.valence) == (3.5, 2)
-    assert math.isnan(second.ratings["valence_a1"])
+    assert first.by_rater == {"rating_a1": 4, "rating_a2": 3}
+    assert (first.rating, second.rating) == (3.5, 2)
+    assert math.isnan(second.by_rater["rating_a1"])
     assert first.labels == {"speaker": "s1"}
     assert labels.notes == [
         "Columns that differ between the rows of one clip are left out: arousal.",
-        "The table has one row a rating. Its raters are valence_a1 r2, valence_a2 r10.",
+        "The table has one row a rating. The raters are a1 r2, a2 r10.",
     ]
 
 
 def test_ratings_without_a_name_are_not_those_of_one_person(tmp_path):
     (row,) = read(tmp_path, "file,rater,valence\na.wav,NA,3\n./a.wav,NA,5\na.wav,r1,4\n").rows
-    assert (row.valence, row.ratings) == (4, {"valence_a1": 4})
+    assert (row.rating, row.by_rater) == (4, {"rating_a1": 4})
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_what_is_no_table_is_called_what_it_is(tmp_path, content, message):
 
 def test_names_of_rows_as_r_writes_them(tmp_path):
     rows = read(tmp_path, "file\tvalence\n1\ta.wav\t3\n2\tb.wav\t2\n").rows
-    assert [(row.file, row.valence) for row in rows] == [("a.wav", 3), ("b.wav", 2)]
+    assert [(row.file, row.rating) for row in rows] == [("a.wav", 3), ("b.wav", 2)]
 
 
 def test_the_sheet_with_labels_is_found(tmp_path):
@@ -312,7 +312,7 @@ def test_the_sheet_with_labels_is_found(tmp_path):
         pd.DataFrame({"speaker": ["s1"], "age": [30]}).to_excel(book, sheet_name="people", index=False)
         pd.DataFrame({"file": ["a.wav"], "valence": [2.5]}).to_excel(book, sheet_name="ratings", index=False)
     labels = read_labels(tmp_path / "labels.xlsx", {})
-    assert (labels.form, labels.rows[0].valence) == ("Excel, sheet 'ratings'", 2.5)
+    assert (labels.form, labels.rows[0].rating) == ("Excel, sheet 'ratings'", 2.5)
     with pd.ExcelWriter(tmp_path / "labels.xlsx", mode="a") as book:
         pd.DataFrame({"file": ["a.wav"], "valence": [4]}).to_excel(book, sheet_name="second", index=False)
     with pytest.raises(CorpusError, match="has the sheets 'ratings', 'second'; expected one with labels"):

@@ -15,8 +15,10 @@ import soundfile
 import soxr
 from toy import Voice
 
-from valence_lib.corpora import sources
-from valence_lib.corpora.sources import CourseFolder, Manifest, PickledCorpus, folder_of, open_corpus
+from valence_lib.corpora import course
+from valence_lib.corpora.course import CourseFolder, PickledCorpus
+from valence_lib.corpora.opening import folder_of, open_corpus
+from valence_lib.corpora.sources import LabelledClips
 from valence_lib.errors import ClipError, CorpusError
 
 
@@ -45,7 +47,7 @@ def test_a_cut_corpus_holds_some_of_the_clips_and_can_be_sent_to_another_process
         for position in range(3):
             clip, expected = cut[position], whole[2 + position]
             np.testing.assert_array_equal(clip.waveform, expected.waveform)
-            assert (clip.id, clip.valence, clip.labels) == (expected.id, expected.valence, expected.labels)
+            assert (clip.id, clip.rating, clip.labels) == (expected.id, expected.rating, expected.labels)
             assert cut.subset(position) == whole.subset(2 + position)
         assert len(pickle.dumps(whole.cut(2, 3))) < len(pickle.dumps(whole.cut(2, 5)))
         assert len(whole.cut(4, 100)) == len(whole) - 4
@@ -62,8 +64,8 @@ def test_a_course_folder_holds_its_subsets_in_order(course_folder: Path):
     assert corpus.ids == (*train, "test/00007.pkl", "test/00008.pkl")
     assert [corpus.subset(index) for index in range(8)] == ["train"] * 6 + ["test"] * 2
     assert [clip.subset for clip in corpus] == ["train"] * 6 + ["test"] * 2
-    assert [clip.valence for clip in corpus] == [1.5, 2, 2.5, 3, 3.5, 4, None, None]
-    assert {(clip.speaker, len(clip.labels), len(clip.ratings)) for clip in corpus} == {("", 0, 0)}
+    assert [clip.rating for clip in corpus] == [1.5, 2, 2.5, 3, 3.5, 4, None, None]
+    assert {(clip.speaker, len(clip.labels), len(clip.by_rater)) for clip in corpus} == {("", 0, 0)}
 
 
 def test_course_audio_comes_at_the_rate_that_is_asked_for(course_folder: Path, voice: Voice):
@@ -78,7 +80,7 @@ def test_one_pickle_of_many_clips(tmp_path: Path, voice: Voice, write_pickle: Ca
     assert isinstance(corpus, PickledCorpus)
     assert (corpus.name, corpus.ids) == ("voices", ("voices.pkl#0", "voices.pkl#1", "voices.pkl#2"))
     for seed, clip in enumerate(corpus, start=1):
-        assert (clip.valence, clip.subset, corpus.subset(seed - 1)) == (seed, "", "")
+        assert (clip.rating, clip.subset, corpus.subset(seed - 1)) == (seed, "", "")
         np.testing.assert_allclose(clip.waveform, voice(seed), atol=1e-7)
 
 
@@ -105,7 +107,7 @@ def test_one_pickle_a_subset(tmp_path: Path, voice: Voice, write_pickle: Callabl
         ("train.pkl#1", "train"),
         ("test.pkl#0", "test"),
     ]
-    assert [(clip.subset, clip.valence) for clip in corpus] == [("train", 3), ("train", 3), ("test", None)]
+    assert [(clip.subset, clip.rating) for clip in corpus] == [("train", 3), ("train", 3), ("test", None)]
 
 
 def test_a_folder_of_pickles_without_subsets(tmp_path: Path, voice: Voice, write_pickle: Callable):
@@ -113,7 +115,7 @@ def test_a_folder_of_pickles_without_subsets(tmp_path: Path, voice: Voice, write
         write_pickle(tmp_path / "flat" / f"{number:05}.pkl", {"audio_data": voice(number), "valence": number})
     corpus = open_corpus(tmp_path / "flat")
     assert corpus.ids == ("00001.pkl", "00002.pkl")
-    assert [(clip.valence, clip.subset) for clip in corpus] == [(1, ""), (2, "")]
+    assert [(clip.rating, clip.subset) for clip in corpus] == [(1, ""), (2, "")]
 
 
 def test_a_course_file_holds_one_clip(course_folder: Path, voice: Voice, write_pickle: Callable):
@@ -121,7 +123,7 @@ def test_a_course_file_holds_one_clip(course_folder: Path, voice: Voice, write_p
     corpus = open_corpus(course_folder)
     with refused("wrong type", "'00002.pkl' holds 2 clips; expected one"):
         corpus[1]
-    assert corpus[2].valence == 2.5
+    assert corpus[2].rating == 2.5
 
 
 def test_one_pickle_that_cannot_be_read_is_no_corpus(tmp_path: Path):
@@ -130,20 +132,20 @@ def test_one_pickle_that_cannot_be_read_is_no_corpus(tmp_path: Path):
         open_corpus(tmp_path / "voices.pkl")
 
 
-# Manifests
+# LabelledClipss
 
 
 def test_a_manifest_of_any_format_rate_and_number_of_channels(manifest_folder: Path, voice: Voice):
     corpus = open_corpus(manifest_folder)
-    assert isinstance(corpus, Manifest)
+    assert isinstance(corpus, LabelledClips)
     assert (corpus.name, len(corpus)) == ("spoken", 6)
     for seed, clip in enumerate(corpus):
         assert clip.id == corpus.ids[seed]
         assert (clip.sample_rate, clip.waveform.dtype) == (8000, np.float32)
         np.testing.assert_allclose(clip.waveform, voice(seed), atol=0.02 if clip.id.endswith("ogg") else 1e-3)
-        assert clip.valence == 1 + 0.5 * seed
+        assert clip.rating == 1 + 0.5 * seed
         assert clip.labels == {"speaker": f"S{seed // 2}", "language": "sines"}
-        assert (clip.speaker, clip.subset, clip.ratings) == (f"S{seed // 2}", "", {})
+        assert (clip.speaker, clip.subset, clip.by_rater) == (f"S{seed // 2}", "", {})
 
 
 def test_labels_csv_goes_before_other_tables(manifest_folder: Path):
@@ -161,11 +163,11 @@ def test_valence_is_the_mean_of_the_raters_where_no_column_gives_it(manifest_fol
         "audio/0.wav,1,2.5,4,x\naudio/3.wav,2,,3,y\naudio/5.wav,,,,z\n",
     )
     all_rated, one_left_out, unrated = open_corpus(manifest_folder)
-    assert (all_rated.valence, one_left_out.valence, unrated.valence) == (2.5, 2.5, None)
-    assert all_rated.ratings == {"valence_a1": 1, "valence_a2": 2.5, "valence_a10": 4}
-    assert list(one_left_out.ratings) == ["valence_a1", "valence_a2", "valence_a10"]
-    np.testing.assert_array_equal(list(one_left_out.ratings.values()), [2, np.nan, 3])
-    assert np.isnan(list(unrated.ratings.values())).all()
+    assert (all_rated.rating, one_left_out.rating, unrated.rating) == (2.5, 2.5, None)
+    assert all_rated.by_rater == {"rating_a1": 1, "rating_a2": 2.5, "rating_a10": 4}
+    assert list(one_left_out.by_rater) == ["rating_a1", "rating_a2", "rating_a10"]
+    np.testing.assert_array_equal(list(one_left_out.by_rater.values()), [2, np.nan, 3])
+    assert np.isnan(list(unrated.by_rater.values())).all()
     assert all_rated.labels == {"valence_mood": "x"}
 
 
@@ -173,13 +175,13 @@ def test_valence_is_the_mean_of_the_raters_where_no_column_gives_it(manifest_fol
 def test_a_rater_who_left_a_clip_out_in_the_words_of_any_program(manifest_folder: Path, missing: str):
     manifest(manifest_folder, f"file,valence_a1,valence_a2,valence_a3\naudio/0.wav,2,{missing},5\n")
     (clip,) = open_corpus(manifest_folder)
-    assert clip.valence == 3.5
-    np.testing.assert_array_equal(list(clip.ratings.values()), [2, np.nan, 5])
+    assert clip.rating == 3.5
+    np.testing.assert_array_equal(list(clip.by_rater.values()), [2, np.nan, 5])
 
 
 def test_a_valence_column_goes_before_the_raters(manifest_folder: Path):
     manifest(manifest_folder, "file,valence,valence_a1\naudio/0.wav,3.75,1\naudio/3.wav,,2\n")
-    assert [clip.valence for clip in open_corpus(manifest_folder)] == [3.75, 2]
+    assert [clip.rating for clip in open_corpus(manifest_folder)] == [3.75, 2]
 
 
 def test_subsets_of_a_manifest(manifest_folder: Path):
@@ -190,7 +192,7 @@ def test_subsets_of_a_manifest(manifest_folder: Path):
     corpus = open_corpus(manifest_folder)
     assert [corpus.subset(index) for index in range(4)] == ["train", "validation", "test", ""]
     assert [clip.subset for clip in corpus] == ["train", "validation", "test", ""]
-    assert corpus[2].valence is None
+    assert corpus[2].rating is None
     assert corpus[0].labels == {}
 
 
@@ -206,7 +208,7 @@ def test_subsets_of_a_manifest(manifest_folder: Path):
 )
 def test_tables_as_programs_write_them(manifest_folder: Path, text: str):
     (clip,) = open_corpus(manifest(manifest_folder, text))
-    assert (clip.id, clip.valence, clip.labels) == ("audio/0.wav", 3, {})
+    assert (clip.id, clip.rating, clip.labels) == ("audio/0.wav", 3, {})
 
 
 @pytest.mark.parametrize(
@@ -222,7 +224,7 @@ def test_a_label_that_is_no_number(manifest_folder: Path, header: str, row: str,
     corpus = open_corpus(manifest(manifest_folder, f"{header}\n{row}\n{other}\n"))
     with refused("label not a number", message):
         corpus[0]
-    assert corpus[1].valence is not None
+    assert corpus[1].rating is not None
 
 
 @pytest.mark.parametrize(
@@ -267,7 +269,7 @@ def test_segments_are_cut_from_their_recording(tmp_path: Path, voice: Voice):
         manifest(tmp_path, "file,start,end,valence\na.wav,0,1,2\na.wav,1,2.5,3\na.wav,2.5,,4\n")
     )
     assert corpus.ids == ("a.wav#t=0,1", "a.wav#t=1,2.5", "a.wav#t=2.5")
-    assert [clip.valence for clip in corpus] == [2, 3, 4]
+    assert [clip.rating for clip in corpus] == [2, 3, 4]
     for clip, (start, stop) in zip(corpus, [(0, 16000), (16000, 40000), (40000, 48000)], strict=True):
         expected = soxr.resample(recording[start:stop], 16000, 8000, quality="HQ")
         np.testing.assert_allclose(clip.waveform, expected, atol=1e-6)
@@ -277,7 +279,7 @@ def test_what_is_known_without_decoding_audio(manifest_folder: Path):
     corpus = open_corpus(
         manifest(manifest_folder, "file,valence,speaker\naudio/0.wav,3,A\naudio/9.wav,2,B\n")
     )
-    np.testing.assert_array_equal(corpus.valences(), [3, np.nan])
+    np.testing.assert_array_equal(corpus.ratings(), [3, np.nan])
     assert (corpus.speakers(), corpus.names_speakers) == (["A", "B"], True)
     assert (
         open_corpus(manifest(manifest_folder, "file,valence,speaker\naudio/0.wav,3,nan\n")).names_speakers
@@ -288,14 +290,14 @@ def test_what_is_known_without_decoding_audio(manifest_folder: Path):
 def test_files_with_other_names_are_noted_once(manifest_folder: Path):
     rows = "".join(f"D:\\clips\\{name},{n}\n" for n, name in enumerate(("0.wav", "1.flac"), 1))
     corpus = open_corpus(manifest(manifest_folder, f"file,valence\n{rows}"))
-    assert [clip.valence for clip in corpus] == [1, 2]
+    assert [clip.rating for clip in corpus] == [1, 2]
     (note,) = corpus.notes
     assert note.startswith("2 files have other names in the table, such as 'audio/0.wav' the name 'D:")
 
 
 def test_one_missing_file_does_not_cost_the_others(manifest_folder: Path):
     corpus = open_corpus(manifest(manifest_folder, "file,valence\naudio/0.wav,3\naudio/77.wav,2\n"))
-    assert corpus[0].valence == 3
+    assert corpus[0].rating == 3
     with refused("unreadable", r"there is no file 'audio/77\.wav'; tried 'audio/77\.wav' and '77\.wav'"):
         corpus[1]
 
@@ -303,7 +305,7 @@ def test_one_missing_file_does_not_cost_the_others(manifest_folder: Path):
 def test_given_columns(manifest_folder: Path):
     manifest(manifest_folder, "clip,EmoVal,who\naudio/0.wav,3,A\n")
     corpus = open_corpus(manifest_folder, columns="file=clip,valence=EmoVal,speaker=who")
-    assert (corpus[0].valence, corpus[0].labels) == (3, {"speaker": "A"})
+    assert (corpus[0].rating, corpus[0].labels) == (3, {"speaker": "A"})
     assert (
         corpus.form
         == "CSV in UTF-8, separated by commas, with the columns file=clip, valence=EmoVal, speaker=who"
@@ -325,7 +327,7 @@ def test_the_only_table_of_a_folder_is_read_whatever_its_format(manifest_folder:
         frame.to_csv(path, sep="\t", index=False)
     (manifest_folder / "._ratings.csv").write_bytes(b"\0\5\x16\7")
     (manifest_folder / "~$ratings.xlsx").touch()
-    assert [clip.valence for clip in open_corpus(manifest_folder)] == [1, 1.5, 2, 2.5, 3, 3.5]
+    assert [clip.rating for clip in open_corpus(manifest_folder)] == [1, 1.5, 2, 2.5, 3, 3.5]
     assert folder_of(path) == manifest_folder
 
 
@@ -356,7 +358,7 @@ def test_names_that_are_not_utf_8(course_folder: Path, voice: Voice, write_pickl
     corpus = open_corpus(course_folder)
     assert corpus[6].id == "train/kl\\xe4nge.pkl"
     assert corpus[6].id.encode("utf-8")
-    assert corpus[6].valence == 2
+    assert corpus[6].rating == 2
 
 
 # What is no corpus
@@ -407,8 +409,8 @@ def test_demo_is_always_the_embedded_corpus(tmp_path: Path, monkeypatch: pytest.
 
 def test_opening_a_corpus_reads_no_clip(course_folder: Path, monkeypatch: pytest.MonkeyPatch):
     read: list[str] = []
-    original = sources.read_course_pickle
-    monkeypatch.setattr(sources, "read_course_pickle", lambda path: read.append(path.name) or original(path))
+    original = course.read_course_pickle
+    monkeypatch.setattr(course, "read_course_pickle", lambda path: read.append(path.name) or original(path))
     corpus = open_corpus(course_folder)
     _ = len(corpus), corpus.ids, corpus.subset(3), iter(corpus)
     assert read == []

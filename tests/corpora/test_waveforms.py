@@ -301,6 +301,24 @@ def test_16_bit_samples_in_a_file_of_32_bits_are_on_a_wrong_scale(tmp_path: Path
     assert refusal(check_waveform, read_audio(path, 8000), N_FFT).reason == "silent"
 
 
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_bytes_in_memory_are_read_as_the_file(tmp_path: Path, voice: Voice, suffix: str):
+    path = tmp_path / f"clip{suffix}"
+    soundfile.write(path, np.concatenate([voice(n, 16000) for n in range(4)]), 16000)
+    for segment in ((), (0.5, 1.25)):
+        expected = read_audio(path, 8000, *segment)
+        found = read_audio("elsewhere.wav", 8000, *(segment or (0.0, None)), content=path.read_bytes())
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("content", "problem"), [(b"", "it is empty (0 bytes)"), (b"this is no audio", "")])
+def test_bytes_that_are_no_audio_are_called_by_the_name_that_is_given(content: bytes, problem: str):
+    with pytest.raises(ClipError) as caught:
+        read_audio("clip.wav", 8000, content=content)
+    assert caught.value.reason == "unreadable"
+    assert str(caught.value).startswith(f"'clip.wav' cannot be decoded: {problem}")
+
+
 def test_a_name_that_is_not_utf_8_is_read_and_named(tmp_path: Path, voice: Voice):
     path = tmp_path / os.fsdecode(b"gl\xfcck.wav")
     with path.open("wb") as file:
@@ -443,6 +461,7 @@ def test_what_only_pyav_reads_is_the_sound_that_was_encoded(
     assert waveform.std() == pytest.approx(expected.std(), rel=0.1)
     np.testing.assert_allclose(blocks_of(path, 8000), waveform, atol=1e-5)
     assert max(len(block) for block in read_audio_blocks(path, 8000)) < 1.3 * 8000
+    np.testing.assert_array_equal(read_audio("clip", 8000, content=path.read_bytes()), waveform)
     # A segment is found by seeking, in some containers to a millisecond.
     segment = read_audio(path, 8000, 4.2, 5.1)
     assert len(segment) == 7200

@@ -89,7 +89,7 @@ def fits(monkeypatch):
 
     def predict(run, training_data, rows):
         made.append((*run, rows))
-        return np.full(len(rows), training_data.clips["valence"].to_numpy()[run[0]].mean())
+        return np.full(len(rows), training_data.clips["rating"].to_numpy()[run[0]].mean())
 
     monkeypatch.setattr(one_step, "fitted", fitted)
     monkeypatch.setattr(one_step, "predict", predict)
@@ -104,9 +104,9 @@ def shares(clips, first, second, column):
 
 def test_every_clip_is_predicted_once_by_fits_that_share_what_the_grouping_allows(toy, fits, capsys):
     clips = toy.clips.copy()
-    clips.loc[::9, "valence"] = np.nan
+    clips.loc[::9, "rating"] = np.nan
     about, predictions = predict_groupings(TrainingData(toy.store, clips), RIDGE, 3)
-    rated = np.flatnonzero(clips["valence"].notna())
+    rated = np.flatnonzero(clips["rating"].notna())
     assert [row["grouping"] for row in about] == list(GROUPINGS)
     assert {row["why"] for row in about} == {""}
     groupings = [grouping for grouping in GROUPINGS for _ in range(6 if grouping == "both" else 3)]
@@ -118,7 +118,7 @@ def test_every_clip_is_predicted_once_by_fits_that_share_what_the_grouping_allow
         assert not set(inside) & set(out)
         assert shares(clips, inside, out, "speaker") == (grouping in ("random", "sentence"))
         assert shares(clips, inside, out, "sentence") == (grouping in ("random", "speaker"))
-    valence = clips["valence"].to_numpy()
+    valence = clips["rating"].to_numpy()
     for number, grouping in enumerate(GROUPINGS):
         own = [fit for fit, of_fit in zip(fits, groupings, strict=True) if of_fit == grouping]
         assert about[number]["trained"] == pytest.approx(np.mean([len(inside) for inside, _, _ in own]))
@@ -140,7 +140,7 @@ def test_of_a_large_corpus_all_groupings_take_the_same_sample(toy, fits, monkeyp
 
 
 def test_rated_clips_are_sampled():
-    rows = sampled(pd.DataFrame({"valence": [np.nan, *[3.0] * 2999]}))
+    rows = sampled(pd.DataFrame({"rating": [np.nan, *[3.0] * 2999]}))
     assert len(set(rows)) == MAX_CLIPS and list(rows) == sorted(rows)
     assert rows.min() > 0  # the clip without a rating is not among them
 
@@ -180,7 +180,7 @@ def test_a_grouping_that_a_corpus_does_not_allow_has_a_reason_and_no_fit(toy, fi
 
 
 def test_speakers_are_named_where_every_rated_clip_names_one():
-    clips = pd.DataFrame({"speaker": ["A", "B", ""], "valence": [1.0, 2.0, 3.0]})
+    clips = pd.DataFrame({"speaker": ["A", "B", ""], "rating": [1.0, 2.0, 3.0]})
     assert not names_speakers(clips)
-    clips.loc[2, "valence"] = np.nan
+    clips.loc[2, "rating"] = np.nan
     assert names_speakers(clips)

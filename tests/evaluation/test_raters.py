@@ -18,9 +18,9 @@ RATED = pd.DataFrame(
     {
         "id": list("abcde"),
         "speaker": ["A", "A", "B", "C", "C"],
-        "valence_a1": [1.0, 2.0, 3.0, 5.0, 4.0],
-        "valence_a2": [2.0, 2.0, 5.0, np.nan, np.nan],
-        "valence_a3": [3.0, 2.0, 4.0, 1.0, np.nan],
+        "rating_a1": [1.0, 2.0, 3.0, 5.0, 4.0],
+        "rating_a2": [2.0, 2.0, 5.0, np.nan, np.nan],
+        "rating_a3": [3.0, 2.0, 4.0, 1.0, np.nan],
     }
 )
 
@@ -42,23 +42,22 @@ def test_constant_ratings_have_no_reliability():
 def test_emotale_has_its_published_alpha():
     if not EMOTALE.is_file():
         pytest.skip("../shared/data/emotale is missing")
-    found = raters(pd.read_csv(EMOTALE))
+    columns = {f"valence_a{number}": f"rating_a{number}" for number in (1, 2, 3)}
+    found = raters(pd.read_csv(EMOTALE).rename(columns=columns))
     assert found["alpha"] == pytest.approx(0.887, abs=0.0005)
     assert found["noise_variance"] == pytest.approx(0.080, abs=0.0005)
 
 
 def test_raters_by_hand():
-    found = raters(RATED.assign(valence=3.0, valence_average=9.0))
+    found = raters(RATED.assign(rating=3.0, rating_average=9.0))
     assert (found["raters"], found["clips"]) == (3, 4)
     # a1 (1, 2, 3, 5) against (2.5, 2, 4.5, 1); a2 (2, 2, 5) against (2, 2, 3.5), as d has no second rating;
     # a3 (3, 2, 4, 1) against (1.5, 2, 4, 5).
     by_rater = {name: scores["mse"] for name, scores in found["by_rater"].items()}
-    assert by_rater == pytest.approx(
-        {"valence_a1": 20.5 / 4, "valence_a2": 2.25 / 3, "valence_a3": 18.25 / 4}
-    )
+    assert by_rater == pytest.approx({"rating_a1": 20.5 / 4, "rating_a2": 2.25 / 3, "rating_a3": 18.25 / 4})
     assert found["mse"] == pytest.approx((20.5 / 4 + 2.25 / 3 + 18.25 / 4) / 3)
     # Lin's for a2: covariance 1, variances 2 and 1/2, means 3 and 2.5.
-    assert found["by_rater"]["valence_a2"]["ccc"] == pytest.approx(2 / (2 + 1 / 2 + 1 / 4))
+    assert found["by_rater"]["rating_a2"]["ccc"] == pytest.approx(2 / (2 + 1 / 2 + 1 / 4))
     values = [scores["ccc"] for scores in found["by_rater"].values()]
     assert found["ccc"] == pytest.approx(np.mean(values))
     # Sample variances within the clips: 1, 0 and 1 of three ratings, 8 of two.
@@ -68,9 +67,9 @@ def test_raters_by_hand():
 @pytest.mark.parametrize(
     "clips",
     [
-        pd.DataFrame({"valence": [1.0, 2.0]}),
-        pd.DataFrame({"valence_a1": [1.0, 2.0]}),
-        pd.DataFrame({"valence_a1": [1.0, np.nan], "valence_a2": [np.nan, 2.0]}),
+        pd.DataFrame({"rating": [1.0, 2.0]}),
+        pd.DataFrame({"rating_a1": [1.0, 2.0]}),
+        pd.DataFrame({"rating_a1": [1.0, np.nan], "rating_a2": [np.nan, 2.0]}),
     ],
 )
 def test_no_ceiling_without_two_raters_of_one_clip(clips):
@@ -78,11 +77,9 @@ def test_no_ceiling_without_two_raters_of_one_clip(clips):
 
 
 def test_raters_disagree_by_their_standard_deviation():
-    table = pd.DataFrame(
-        {"valence_a1": [1, 2, 3], "valence_a2": [3, 2, np.nan], "valence_a3": [2, 2, np.nan]}
-    )
+    table = pd.DataFrame({"rating_a1": [1, 2, 3], "rating_a2": [3, 2, np.nan], "rating_a3": [2, 2, np.nan]})
     np.testing.assert_allclose(rater_disagreement(table), [1, 0, np.nan])
-    assert np.isnan(rater_disagreement(pd.DataFrame({"valence": [1.0]}))).all()
+    assert np.isnan(rater_disagreement(pd.DataFrame({"rating": [1.0]}))).all()
 
 
 def test_a_model_is_judged_as_a_rater_by_hand():
@@ -102,4 +99,4 @@ def test_scores_are_averaged_over_seeds_and_need_two_raters():
     found = as_raters(RATED, {"both": [near, far], "one": [near], "other": [far]})
     both, one, other = (found[name]["mse"] for name in ("both", "one", "other"))
     assert both == pytest.approx((one + other) / 2)
-    assert as_raters(RATED.drop(columns=["valence_a2", "valence_a3"]), {"one": [near]}) == {}
+    assert as_raters(RATED.drop(columns=["rating_a2", "rating_a3"]), {"one": [near]}) == {}

@@ -10,7 +10,8 @@ import torch
 from toy import FEATURES, Tones, layers, make_clips, make_training_data
 
 from valence_lib import registry
-from valence_lib.corpora.sources import Corpus, open_corpus
+from valence_lib.corpora.opening import open_corpus
+from valence_lib.corpora.sources import Corpus
 from valence_lib.errors import RunError, SettingsError
 from valence_lib.evaluation import signal
 from valence_lib.features.log_mel import log_mel

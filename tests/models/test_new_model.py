@@ -85,7 +85,7 @@ def test_it_is_trained_and_predicts(tmp_path, protocol):
         held_out = predict_held_out(training_data, splits, folder)
         found = held_out[held_out["subset"] == tested]
         mse[model] = ((found["prediction"] - found["truth"]) ** 2).mean()
-    known = [clips["valence"][np.isin(subsets, ["train", "validation"])] for subsets in splits.values()]
+    known = [clips["rating"][np.isin(subsets, ["train", "validation"])] for subsets in splits.values()]
     means = sorted(ratings.mean() for ratings in known)
     np.testing.assert_allclose(sorted(found["prediction"].unique()), means, rtol=1e-6)
     assert mse["MeanPool"] < mse["Mean"]

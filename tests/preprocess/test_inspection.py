@@ -19,23 +19,24 @@ import pytest
 import soundfile
 from toy import Voice
 
-from valence_lib.corpora.sources import Clip, Corpus, CourseFolder, open_corpus
+from valence_lib.corpora.course import CourseFolder
+from valence_lib.corpora.opening import open_corpus
+from valence_lib.corpora.sources import Clip, Corpus
 from valence_lib.errors import CorpusError, WorkerError
 from valence_lib.preprocess import parallel as chunks_module
 from valence_lib.preprocess.inspection import (
     Inspection,
     check_labels,
     inspect_corpus,
-    observed_range,
     summarise,
 )
-from valence_lib.settings import CorpusSettings, FeatureSettings
+from valence_lib.settings import CorpusSettings, FeatureSettings, Target
 
 QUARANTINE_COLUMNS = ["index", "id", "subset", "reason", "message", "twin"]
 
 
-def inspect(where: Path | Corpus, **settings: Any) -> Inspection:
-    corpus = where if isinstance(where, Corpus) else open_corpus(where)
+def inspect(where: Path | Corpus, scale: str = "", **settings: Any) -> Inspection:
+    corpus = where if isinstance(where, Corpus) else open_corpus(where, scale=scale)
     return inspect_corpus(corpus, CorpusSettings.from_mapping(settings), FeatureSettings(), progress=False)
 
 
@@ -92,7 +93,7 @@ def test_every_bad_clip_is_quarantined_with_its_reason_and_the_others_are_kept(b
     good = [f"train/{n:05}.pkl" for n in range(1, 7)] + ["test/00007.pkl", "test/00008.pkl"]
     assert list(inspection.clips["id"]) == good
     assert list(inspection.clips["subset"]) == ["train"] * 6 + ["test"] * 2
-    assert list(inspection.clips["valence"].isna()) == [False] * 6 + [True] * 2  # test clips may lack it
+    assert list(inspection.clips["rating"].isna()) == [False] * 6 + [True] * 2  # test clips may lack it
     assert list(quarantine.columns) == QUARANTINE_COLUMNS
     ids = open_corpus(folder).ids
     assert [ids[index] for index in quarantine["index"]] == list(quarantine["id"])
@@ -109,10 +110,10 @@ def test_labels_at_the_ends_of_the_scale_are_in_range(manifest_folder: Path, wri
     with pytest.raises(
         CorpusError, match=r"2 of 4 ratings .* -3 and 3 \('audio/3\.wav' 3\.001, .*RANGE=-4,4"
     ):
-        inspect(manifest_folder, valence_low=-3, valence_high=3)
+        inspect(manifest_folder, scale="-3,3")
     write_table(manifest_folder / "labels.csv", rows[:2])
-    assert list(inspect(manifest_folder, valence_low=-3, valence_high=3).clips["valence"]) == [-3, 3]
-    assert observed_range(open_corpus(manifest_folder)) == (-3, 3)
+    assert list(inspect(manifest_folder, scale="-3,3").clips["rating"]) == [-3, 3]
+    assert open_corpus(manifest_folder, scale="auto").target == Target("valence", -3, 3)
 
 
 # Duplicates
@@ -160,17 +161,27 @@ def test_the_columns_of_the_table(manifest_folder: Path, voice: Voice):
     inspection = inspect(manifest_folder)
     clips = inspection.clips
     first = open_corpus(manifest_folder)[1]
-    described = ["index", "id", "subset", "valence", "speaker", "n_samples", "duration_seconds", "digest"]
-    assert list(clips.columns) == [*described, "mood", "valence_a1", "valence_a2"]
+    described = [
+        "index",
+        "id",
+        "subset",
+        "rating",
+        "speaker",
+        "corpus",
+        "n_samples",
+        "duration_seconds",
+        "digest",
+    ]
+    assert list(clips.columns) == [*described, "mood", "rating_a1", "rating_a2"]
     assert list(clips["index"]) == [1, 2]
     assert list(clips["id"]) == ["audio/5.wav", "audio/3.wav"]
     assert list(clips["speaker"]) == ["S1", "S2"]
-    assert list(clips["valence"]) == [2, 3.5]
+    assert list(clips["rating"]) == [2, 3.5]
     assert list(clips["n_samples"]) == [4000, 4000]
     assert list(clips["duration_seconds"]) == [0.5, 0.5]
     assert clips["digest"].iloc[0] == hashlib.sha256(first.waveform.tobytes()).hexdigest()
     assert list(clips["mood"]) == ["calm", "glad"]
-    np.testing.assert_array_equal(clips[["valence_a1", "valence_a2"]], [[2, np.nan], [3, 4]])
+    np.testing.assert_array_equal(clips[["rating_a1", "rating_a2"]], [[2, np.nan], [3, 4]])
 
 
 @pytest.mark.parametrize("column", ["index", "id", "n_samples", "duration_seconds", "digest"])
@@ -235,16 +246,16 @@ def test_single_raters_are_checked_and_codes_for_missing_ratings_are_named(tmp_p
     with pytest.raises(CorpusError, match=r"\('a\.wav' 9\).* If 9 marks a missing rating, leave the cell"):
         check_labels(open_corpus(tmp_path), CorpusSettings())
     for code in (-99, 99, -9):
-        corpus = labelled(tmp_path, [f"{n}.wav,{code if n == 3 else 1 + n % 5},s" for n in range(20)])
+        labelled(tmp_path, [f"{n}.wav,{code if n == 3 else 1 + n % 5},s" for n in range(20)])
         with pytest.raises(
             CorpusError, match=f"lie between 1 and 5, but for {code}. Where it marks a missing"
         ):
-            observed_range(corpus)
+            open_corpus(tmp_path, scale="auto")
 
 
 def test_why_no_clip_has_a_rating(tmp_path: Path, voice: Voice, write_pickle: Callable):
     write_pickle(tmp_path / "train" / "1.pkl", {"audio_data": voice(0), "valence": "high"})
-    message = r"has a rating to learn from.\n  train/1.pkl: the valence is not a number"
+    message = r"has a rating of valence to learn from.\n  train/1.pkl: the valence is not a number"
     with pytest.raises(CorpusError, match=message):
         check_labels(open_corpus(tmp_path), CorpusSettings())
 
@@ -261,7 +272,9 @@ def test_too_few_speakers_for_the_folds(tmp_path: Path):
 
 def test_a_corpus_without_usable_clips_or_ratings(course_folder: Path, write_pickle: Callable):
     shutil.rmtree(course_folder / "train")
-    with pytest.raises(CorpusError, match="none of the 2 clips of 'course' has a rating to learn from"):
+    with pytest.raises(
+        CorpusError, match="none of the 2 clips of 'course' has a rating of valence to learn from"
+    ):
         inspect(course_folder)
     for number, path in enumerate(course_folder.rglob("*.pkl")):
         write_pickle(path, {"audio_data": np.zeros(9), "valence": 1 + number})
@@ -290,7 +303,7 @@ def test_the_summary_counts_clips_labels_speakers_and_reasons(bad_course):
         "read as    a folder of pickles",
         "duration   0.50 to 0.50 s, mean 0.50 s, 0.001 h in all",
         # 1.5, 2, ... 4
-        "valence    1.5 to 4, mean 2.750, variance 0.7292, 2 clips without",
+        "valence    1.5 to 4 on a scale of 1 to 5, mean 2.750, variance 0.7292, 2 clips without",
         "speakers   not named: training and test may share voices",
     ]
     assert "subsets    train 6, test 2" in lines
@@ -312,7 +325,7 @@ def test_the_summary_of_a_good_corpus_with_speakers(manifest_folder: Path, write
     summary = summarise(inspect(corpus), corpus)
     assert "3 clips, 3 taken, 0 in quarantine" in summary
     assert "read as    CSV in UTF-8, separated by commas" in summary
-    assert "valence    2 to 4, mean 3.000, variance 0.6667, 0 clips without" in summary
+    assert "valence    2 to 4 on a scale of 1 to 5, mean 3.000, variance 0.6667, 0 clips without" in summary
     assert "speakers   2" in summary
     assert "\nquarantine" not in summary
     assert "\nsubsets" not in summary
@@ -342,7 +355,7 @@ class Deadly(CourseFolder):
 def course_of(kind: type[CourseFolder], folder: Path) -> CourseFolder:
     paths = [*sorted(folder.glob("train/*")), *sorted(folder.glob("test/*"))]
     files = [(path, path.parent.name) for path in paths]
-    return kind(folder.name, files, 8000)
+    return kind(folder.name, files, 8000, Target())
 
 
 def preprocess(corpus: Corpus, folder: Path, workers: int) -> Inspection:
@@ -371,9 +384,12 @@ def test_the_features_are_stored_without_changing_what_is_found(bad_course, tmp_
     checked, stored = inspect(corpus), preprocess(corpus, tmp_path / "features", 1)
     pd.testing.assert_frame_equal(stored.clips.drop(columns=["shard", "first_frame"]), checked.clips)
     pd.testing.assert_frame_equal(stored.quarantine, checked.quarantine)
-    # 4000 samples a clip are 8 frames; the duplicate train/00119.pkl is stored too.
+    # 4000 samples a clip are 8 frames. The duplicate is stored too, and the sound of clips without a rating.
     assert stored.clips["shard"].nunique() == 1
-    assert list(stored.clips["first_frame"]) == [0, 8, 16, 24, 32, 40, 56, 64]
+    unrated = checked.quarantine["reason"].isin(["label missing", "label not a number"])
+    decoded = checked.quarantine[unrated & ~checked.quarantine["message"].str.contains("valence is not a")]
+    n_before = 1 + len(decoded)
+    assert list(stored.clips["first_frame"]) == [*range(0, 48, 8), 48 + 8 * n_before, 56 + 8 * n_before]
 
 
 def test_the_end_of_another_process_is_reported(
@@ -390,8 +406,8 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from valence_lib.preprocess import parallel, inspection
-from valence_lib.corpora.sources import open_corpus
-from valence_lib.settings import CorpusSettings, FeatureSettings
+from valence_lib.corpora.opening import open_corpus
+from valence_lib.settings import CorpusSettings, FeatureSettings, Target
 if __name__ == "__main__":
     parallel.CLIPS_PER_CHUNK = 1
     corpus, store = open_corpus(sys.argv[1]), Path(sys.argv[2])

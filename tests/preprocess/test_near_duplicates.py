@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from valence_lib.corpora.sources import open_corpus
+from valence_lib.corpora.opening import open_corpus
 from valence_lib.corpora.waveforms import read_audio
 from valence_lib.evaluation.perturbations import add_noise, change_level, code
 from valence_lib.features.log_mel import log_mel

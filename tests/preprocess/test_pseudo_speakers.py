@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from valence_lib.corpora.sources import open_corpus
+from valence_lib.corpora.opening import open_corpus
 from valence_lib.features.log_mel import log_mel
 from valence_lib.features.pitch import pitch
 from valence_lib.preprocess.pseudo_speakers import pseudo_speakers

@@ -25,17 +25,19 @@ SEEDS = range(12)
 
 
 def table(
-    valence: Sequence[float] | np.ndarray,
+    rating: Sequence[float] | np.ndarray,
     speakers: Sequence[str] | None = None,
     subsets: Sequence[str] | None = None,
+    corpora: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    n = len(valence)
+    n = len(rating)
     return pd.DataFrame(
         {
             "id": [f"{number:05}" for number in range(n)],
             "subset": subsets if subsets is not None else [""] * n,
-            "valence": np.asarray(valence, dtype=float),
+            "rating": np.asarray(rating, dtype=float),
             "speaker": speakers if speakers is not None else [""] * n,
+            "corpus": corpora if corpora is not None else ["one"] * n,
         }
     )
 
@@ -64,7 +66,7 @@ def corpus(seed: int, unlabelled: float = 0.0, speakers: bool = True) -> pd.Data
     )
     clips["sentence"] = [f"T{t}" for _, t in rows]
     clips["language"] = ["de" if t % 2 else "en" for _, t in rows]
-    clips.loc[generator.random(len(rows)) < unlabelled, "valence"] = np.nan
+    clips.loc[generator.random(len(rows)) < unlabelled, "rating"] = np.nan
     return clips
 
 
@@ -250,7 +252,7 @@ def test_unused_clips_share_a_speaker_or_a_sentence_with_the_test_clips_but_not_
 def test_folds_are_alike_in_size_and_ratings():
     for seed in SEEDS:
         clips = corpus(seed)
-        tested = [clips["valence"][subsets == "test"] for subsets in fold_splits(clips, "random", 5, seed)]
+        tested = [clips["rating"][subsets == "test"] for subsets in fold_splits(clips, "random", 5, seed)]
         assert np.ptp([len(ratings) for ratings in tested]) <= 1
         assert np.ptp([ratings.mean() for ratings in tested]) < 0.5
 
@@ -321,7 +323,7 @@ def test_a_grouping_needs_its_labels_without_gaps(label: str, grouping: str):
 def test_a_cross_validation_tests_each_rated_clip_once(speakers: bool, n_folds: int):
     for seed in SEEDS:
         clips = corpus(seed, unlabelled=0.2, speakers=speakers)
-        rated = clips["valence"].notna().to_numpy()
+        rated = clips["rating"].notna().to_numpy()
         split = make_splits(clips, "cv", n_folds, seed)
         assert (split.protocol, split.by) == ("cv", "speaker" if speakers else "random")
         assert (split.shared_speakers, list(split.splits)) == ([], [f"{FOLD}{n}" for n in range(n_folds)])
@@ -336,7 +338,7 @@ def test_a_cross_validation_tests_each_rated_clip_once(speakers: bool, n_folds: 
 
 def test_a_cross_validation_ignores_the_corpuss_subsets_and_the_speakers_of_unlabelled_clips():
     clips = corpus(2, unlabelled=0.2)
-    rated = clips["valence"].notna().to_numpy()
+    rated = clips["rating"].notna().to_numpy()
     expected = make_splits(clips, "cv", 4, 0)
     for changed in (clips.assign(subset="test"), clips.assign(speaker=clips["speaker"].where(rated, ""))):
         split = make_splits(changed, "cv", 4, 0)

@@ -10,7 +10,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from valence_lib.corpora.sources import Corpus, open_corpus
+from valence_lib.corpora.opening import open_corpus
+from valence_lib.corpora.sources import Corpus
 from valence_lib.errors import RunError
 from valence_lib.features.log_mel import log_mel
 from valence_lib.preprocess import inspection as inspection_module

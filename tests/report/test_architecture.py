@@ -57,9 +57,9 @@ def test_parameters_of_the_layers_add_up_to_the_models(name):
     assert f"{name}: {total:,} parameters in all" in texts(architecture.plot_architecture(model, 16).axes[0])
 
 
-def test_architecture_runs_from_the_spectrogram_to_one_valence_with_a_shape_at_each_arrow():
+def test_architecture_runs_from_the_spectrogram_to_one_number_with_a_shape_at_each_arrow():
     drawn = texts(architecture.plot_architecture(build_model("LSTM2", [16]), 16).axes[0])
-    assert {"log-mel spectrogram (T × 16)", "valence (1)", "T × 16", "256", "LSTM"} <= set(drawn)
+    assert {"log-mel spectrogram (T × 16)", "prediction (1)", "T × 16", "256", "LSTM"} <= set(drawn)
     assert {"16 → 128 units, both directions, 2 layers", "dropout 0.2 between layers"} <= set(drawn)
     # The CNN flattens its maps, which no layer does, between the last pooling and the linear layer.
     assert "16 × T × 16 → 256" in texts(architecture.plot_architecture(build_model("CNN", [16]), 16).axes[0])
@@ -69,4 +69,4 @@ def test_alt_text_is_one_sentence_on_the_live_module():
     text = architecture.architecture_alt_text(build_model("CNN", [16]), 16)
     assert text.startswith("CNN as a chain of layers, from the log-mel spectrogram (T frames by 16 columns)")
     assert "Conv2d (1 → 8 channels, kernel 3 × 3), ReLU, MaxPool2d (window 3, stride 1)" in text
-    assert text.endswith("to one valence, 1,505 parameters.")
+    assert text.endswith("to one number, 1,505 parameters.")

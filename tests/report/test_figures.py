@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from scipy import stats
 
 from valence_lib.errors import SettingsError
@@ -17,10 +18,11 @@ from valence_lib.features.log_mel import mel_frequencies
 from valence_lib.models.build import build_model
 from valence_lib.report.architecture import plot_architecture
 from valence_lib.report.figures import corpus, errors, scores, style, training
-from valence_lib.settings import FeatureSettings
+from valence_lib.settings import FeatureSettings, Target
 
 RNG = np.random.default_rng(0)
 NAN = float("nan")
+AROUSAL = Target("arousal", 1, 5)
 
 
 def frame(columns, *rows):
@@ -65,12 +67,12 @@ TRIALS = frame(
     *((4, "diverged", "LSTM2", NAN), (5, "completed", "CNN", 0.5)),
 )
 CLIPS = frame(
-    "valence duration_seconds subset",
+    "rating duration_seconds subset",
     *((1, 1.0, "test"), (2, 2.0, "train"), (2, 2.5, "train"), (5, 4.0, "train")),
     *((3, 3.0, "validation"), (4, 3.0, "test")),
 )
 LOG_MEL = np.linspace(-80, 0, 12 * 8).reshape(12, 8)
-# Starts, ends and valence of windows; the third and the fifth are silent.
+# Starts, ends and predictions of windows; the third and the fifth are silent.
 CURVE = ([0, 1, 2, 3, 4, 5], [4, 5, 6, 7, 8, 8.5], [3.0, 3.5, NAN, 5.5, NAN, 2.0])
 DIFFERENCES = frame(
     "kind label metric difference low high verdict",
@@ -94,21 +96,21 @@ OCCLUSION = Occlusion(CHANGE, np.array([0, 0.25, 0.5, 0.768]), np.array([0, 500,
 EVERY_FIGURE = {
     "waveform": lambda: corpus.plot_waveform(np.sin(np.arange(8000) / 9), 8000),
     "log_mel": lambda: corpus.plot_log_mel(LOG_MEL),
-    "label_distribution": lambda: corpus.plot_label_distribution(CLIPS, 1, 5),
+    "label_distribution": lambda: corpus.plot_label_distribution(CLIPS, AROUSAL),
     "durations": lambda: corpus.plot_durations(CLIPS),
     "learning_curves": lambda: training.plot_learning_curves(HISTORY, 0.7),
-    "predicted_against_true": lambda: errors.plot_predicted_against_true(PREDICTIONS, 1, 5),
-    "residuals_by_valence": lambda: errors.plot_residuals_by_valence(PREDICTIONS, 1, 5),
+    "predicted_against_true": lambda: errors.plot_predicted_against_true(PREDICTIONS, AROUSAL),
+    "residuals_by_rating": lambda: errors.plot_residuals_by_rating(PREDICTIONS, AROUSAL),
     "error_by_duration": lambda: errors.plot_error_by_duration(PREDICTIONS),
     "error_by_group": lambda: scores.plot_error_by_group(GROUPS, "Speaker"),
     "scores": lambda: scores.plot_scores(SCORES, 0.701, 0.36),
     "sweep": lambda: training.plot_sweep(TRIALS, 0.7),
-    "valence_curve": lambda: errors.plot_valence_curve(*CURVE, 1, 5),
+    "curve": lambda: errors.plot_curve(*CURVE, AROUSAL),
     "differences": lambda: scores.plot_differences(DIFFERENCES, "the rest"),
     "frontier": lambda: scores.plot_frontier(FRONTIER, (0.6, 0.5)),
     "robustness": lambda: scores.plot_robustness(CONDITIONS),
     "occlusion": lambda: errors.plot_occlusion(LOG_MEL, OCCLUSION),
-    "prediction_intervals": lambda: errors.plot_prediction_intervals(BANDED, 0.9),
+    "prediction_intervals": lambda: errors.plot_prediction_intervals(BANDED, 0.9, AROUSAL),
     "architecture": lambda: plot_architecture(build_model("CNN", (16,)), 16),
 }
 
@@ -157,6 +159,35 @@ def test_every_figure_has_the_same_bytes_whatever_the_callers_style_and_leaves_i
     assert figure.get_figwidth() <= 7.5
 
 
+@pytest.mark.parametrize("name", EVERY_FIGURE)
+def test_no_figure_of_arousal_mentions_valence(name):
+    shown = [text.get_text() for text in EVERY_FIGURE[name]().findobj(Text)]
+    assert not [text for text in shown if "valence" in text.lower()]
+
+
+@pytest.mark.parametrize(
+    ("target", "words", "name"),
+    [
+        (Target(), "negative to 5 positive", "Valence"),
+        (AROUSAL, "calm to 5 excited", "Arousal"),
+        (Target("dominance"), "submissive to 5 dominant", "Dominance"),
+        (Target("vocal_warmth 张三"), "low to 5 high", "Vocal_warmth ⟨ZhangSan⟩"),
+    ],
+)
+def test_axes_have_the_name_of_the_target_and_the_words_at_its_ends(target, words, name):
+    assert corpus.plot_label_distribution(CLIPS, target).get_supxlabel() == f"{name} (1 {words})"
+    later = name[0].lower() + name[1:]
+    ax = errors.plot_predicted_against_true(PREDICTIONS, target).axes[0]
+    assert ax.get_xlabel() == f"True {later} (rating points)"
+    assert ax.get_ylabel() == f"Predicted {later} (rating points)"
+    ax = errors.plot_residuals_by_rating(PREDICTIONS, target).axes[0]
+    assert ax.get_xlabel() == f"True {later} (rating points)"
+    ax = errors.plot_curve(*CURVE, target).axes[0]
+    assert ax.get_ylabel() == f"Predicted {later}\n(rating points)"
+    ax = errors.plot_prediction_intervals(BANDED, 0.9, target).axes[0]
+    assert ax.get_ylabel() == f"{name} (rating points)"
+
+
 def test_waveform_runs_over_its_seconds():
     ax = corpus.plot_waveform([0.0, 0.5, -0.25, 0.0], 2).axes[0]
     assert ax.get_lines()[0].get_xydata().tolist() == [[0, 0], [0.5, 0.5], [1, -0.25], [1.5, 0]]
@@ -177,7 +208,7 @@ def test_log_mel_is_drawn_at_the_times_of_its_frames_and_the_frequencies_of_its_
 
 
 def test_label_distribution_counts_each_subset_on_the_grid_of_the_ratings():
-    axes = corpus.plot_label_distribution(CLIPS, 1, 5).axes
+    axes = corpus.plot_label_distribution(CLIPS, AROUSAL).axes
     assert [ax.get_title("left") for ax in axes] == ["train, n = 3", "validation, n = 1", "test, n = 2"]
     bars = {round(bar.get_x() + bar.get_width() / 2, 6): bar.get_height() for bar in axes[0].patches}
     assert bars == pytest.approx({1: 0, 2: 200 / 3, 3: 0, 4: 0, 5: 100 / 3})
@@ -209,7 +240,7 @@ def test_a_sweep_shows_every_trial_with_an_error_and_the_best_so_far():
 
 
 def test_predicted_against_true_has_identity_and_least_squares_line():
-    ax = errors.plot_predicted_against_true(PREDICTIONS, 1, 5).axes[0]
+    ax = errors.plot_predicted_against_true(PREDICTIONS, AROUSAL).axes[0]
     np.testing.assert_allclose(ax.collections[0].get_offsets(), PREDICTIONS[["truth", "prediction"]])
     identity = line(ax, "prediction = truth")
     np.testing.assert_array_equal(identity.get_xdata(), identity.get_ydata())
@@ -219,9 +250,9 @@ def test_predicted_against_true_has_identity_and_least_squares_line():
     assert texts(ax) == [f"n = 120\nslope {slope:.2f}"]
 
 
-def test_residuals_by_valence_show_mean_interval_and_count_of_each_bin():
+def test_residuals_by_rating_show_mean_interval_and_count_of_each_bin():
     table = pd.DataFrame({"truth": [1.0, 1.4, 1.5, 5.0], "prediction": [2.0, 2.0, 2.5, 4.0]})
-    ax = errors.plot_residuals_by_valence(table.assign(id=list("abcd"), speaker=""), 1, 5).axes[0]
+    ax = errors.plot_residuals_by_rating(table.assign(id=list("abcd"), speaker=""), AROUSAL).axes[0]
     drawn, _, (intervals,) = ax.containers[0]
     np.testing.assert_allclose(drawn.get_xydata(), [[1.25, 0.8], [1.75, 1.0], [4.75, -1.0]])
     low, high = intervals.get_segments()[0][:, 1]
@@ -240,7 +271,7 @@ def test_intervals_of_bins_are_over_speakers_where_they_are_named():
     many["id"] = [f"{number}.wav" for number in range(len(many))]
     expected = stats.ttest_1samp(deviations, 0).confidence_interval()
     for table, same in ((many, True), (many.assign(speaker=""), False)):
-        _, _, (intervals,) = errors.plot_residuals_by_valence(table, 1, 5).axes[0].containers[0]
+        _, _, (intervals,) = errors.plot_residuals_by_rating(table, AROUSAL).axes[0].containers[0]
         (segment,) = intervals.get_segments()
         assert (tuple(segment[:, 1]) == pytest.approx(expected)) == same
 
@@ -312,15 +343,15 @@ def test_the_frontier_marks_both_optima_and_the_model_itself():
     assert [text.strip() for text in texts(ax)] == ["× 0", "× 2"]
 
 
-def test_valence_curve_is_at_the_windows_middles_with_gaps():
-    ax = errors.plot_valence_curve(*CURVE, 1, 5).axes[0]
+def test_a_curve_is_at_the_windows_middles_with_gaps():
+    ax = errors.plot_curve(*CURVE, AROUSAL).axes[0]
     (curve,) = ax.get_lines()
     assert curve.get_xdata().tolist() == [2, 3, 4, 5, 6, 6.75]
     np.testing.assert_array_equal(curve.get_ydata(), CURVE[2])
     assert (ax.get_xlabel(), ax.get_xlim()) == ("Time (s)", (0, 8.5))
     assert ax.get_ylim()[0] < 1 and ax.get_ylim()[1] > 5.5  # a prediction off the scale is seen
     assert texts(ax) == ["6 windows, 2 of them silent or clipped (gaps)"]
-    assert errors.plot_valence_curve([0], [240], [3.0], 1, 5).axes[0].get_xlabel() == "Time (min)"
+    assert errors.plot_curve([0], [240], [3.0], AROUSAL).axes[0].get_xlabel() == "Time (min)"
 
 
 def test_occlusion_tints_the_tiles_that_raise_red_and_those_that_lower_blue():
@@ -336,7 +367,7 @@ def test_occlusion_tints_the_tiles_that_raise_red_and_those_that_lower_blue():
 
 
 def test_prediction_intervals_are_sorted_and_counted_over_all_and_by_speaker():
-    left, right = errors.plot_prediction_intervals(BANDED, 0.9).axes
+    left, right = errors.plot_prediction_intervals(BANDED, 0.9, AROUSAL).axes
     inside = (BANDED["truth"] - BANDED["prediction"]).abs() <= 0.8
     assert left.get_title("left") == f"{inside.mean():.1%} of 120 clips inside"
     curve = line(left, "prediction").get_ydata()

@@ -7,16 +7,18 @@ import pandas as pd
 import pytest
 from hostile import NAMES
 
-from valence_lib.corpora.sources import open_corpus
+from valence_lib.corpora.opening import open_corpus
 from valence_lib.errors import RunError
 from valence_lib.evaluation.occlusion import Occlusion
 from valence_lib.features.log_mel import log_mel
+from valence_lib.files import write_json
 from valence_lib.preprocess.inspection import QUARANTINE_COLUMNS, inspect_corpus
 from valence_lib.preprocess.splits import SplitResult, make_splits
 from valence_lib.report.course import course_predictions
 from valence_lib.report.folder import (
     groupings,
     held_out_predictions,
+    load_clips,
     load_frame,
     load_json,
     load_training_data,
@@ -39,35 +41,40 @@ def preprocessed(tmp_path_factory):
     given = list(inspection.clips["subset"])
     split = make_splits(inspection.clips, "holdout", 6, seed=0)
     clips = inspection.clips.assign(subset=split.subset, fold=split.fold)
-    save_preprocessed(folder, corpus, clips, inspection.quarantine, NEAR, given, split, admitted, features)
+    save_preprocessed(folder, corpus, clips, inspection.quarantine, NEAR, given, split, features)
     return folder
 
 
 def test_corpus_json_describes_the_corpus(preprocessed):
     corpus = load_json(preprocessed / "preprocess" / "corpus.json")
-    clips = load_frame(preprocessed / "preprocess" / "clips.csv")
-    assert corpus["label_variance"] == pytest.approx(np.var(clips["valence"]), abs=1e-12)
+    clips = load_clips(preprocessed)
+    assert corpus["label_variance"] == pytest.approx(np.var(clips["rating"]), abs=1e-12)
     assert (corpus["clips"], corpus["speakers"], corpus["quarantined"]) == (30, 15, 0)
     assert 0 < corpus["lowest_mse"] < corpus["label_variance"]
     assert corpus["encoder"] is None
 
 
 def test_corpus_json_has_given_subsets_unnamed_speakers_and_the_encoder(preprocessed, tmp_path):
-    clips = load_frame(preprocessed / "preprocess" / "clips.csv")
+    clips = load_clips(preprocessed)
     given = ["test", "train", "", "validation", "test"] + [""] * (len(clips) - 5)
     clips.loc[[0, 7, 8], "speaker"] = ""
-    clips.loc[[8, 9], "valence"] = math.nan
+    clips.loc[[8, 9], "rating"] = math.nan
     subsets, quarantine = clips["subset"].to_numpy(dtype=str), pd.DataFrame(columns=QUARANTINE_COLUMNS)
     split = SplitResult("holdout", "speaker", {"": subsets}, subsets, [])
-    settings = CorpusSettings(), FeatureSettings(encoder="d1g3st", encoder_layer="3")
-    corpus = open_corpus("demo")
-    save_preprocessed(tmp_path, corpus, clips, quarantine, NEAR, given, split, *settings, "own/encoder")
+    corpus, features = open_corpus("demo"), FeatureSettings(encoder="d1g3st", encoder_layer="3")
+    save_preprocessed(tmp_path, corpus, clips, quarantine, NEAR, given, split, features, "own/encoder")
     content = load_json(tmp_path / "preprocess" / "corpus.json")
     assert content["encoder"] == {"name": "own/encoder", "digest": "d1g3st", "layer": "3"}
     assert content["split"]["given"] == ["test", "validation"]  # training clips are the remaining ones
     assert content["split"]["unnamed"] == 2  # 0 and 7; 8 has no rating
     sizes = {subset: rows["clips"] for subset, rows in content["split"]["subsets"].items()}
     assert sizes == clips["subset"].value_counts().to_dict()
+
+
+def write_clips(folder, clips, target="valence"):
+    """clips.csv of a report, with its target in corpus.json."""
+    save_frame(folder / "preprocess" / "clips.csv", clips)
+    write_json(folder / "preprocess" / "corpus.json", {"target": target})
 
 
 def test_text_stays_text_and_numbers_stay_numbers(tmp_path):
@@ -77,29 +84,31 @@ def test_text_stays_text_and_numbers_stay_numbers(tmp_path):
             "index": range(len(texts)),
             "id": texts,
             "emotion": texts,
-            "valence": [0.1 + 0.2, math.nan, *[3.0] * (len(texts) - 2)],
-            "valence_a1": [math.nan] * len(texts),
-            "valence_a12": np.linspace(1, 5, len(texts)),
-            "valence_mood": texts,
+            "arousal": [0.1 + 0.2, math.nan, *[3.0] * (len(texts) - 2)],
+            "arousal_a1": [math.nan] * len(texts),
+            "arousal_a12": np.linspace(1, 5, len(texts)),
+            "arousal_mood": texts,
+            "valence_a1": texts,  # not of the target
         }
     )
-    save_frame(tmp_path / "clips.csv", frame)
-    assert ",0.30000000000000004," in (tmp_path / "clips.csv").read_text()
-    loaded = load_frame(tmp_path / "clips.csv")
-    for column in ("index", "id", "emotion", "valence_mood"):
+    write_clips(tmp_path, frame, "arousal")
+    assert ",0.30000000000000004," in (tmp_path / "preprocess" / "clips.csv").read_text()
+    loaded = load_clips(tmp_path)
+    assert list(loaded)[3:6] == ["rating", "rating_a1", "rating_a12"]
+    for column in ("index", "id", "emotion", "arousal_mood", "valence_a1"):
         assert loaded[column].tolist() == frame[column].tolist()
-    for column in ("valence", "valence_a1", "valence_a12"):
+    for column in ("rating", "rating_a1", "rating_a12"):
         assert loaded[column].dtype == np.float64
-        np.testing.assert_array_equal(loaded[column], frame[column])
+        np.testing.assert_array_equal(loaded[column], frame[column.replace("rating", "arousal")])
 
 
 @pytest.mark.parametrize("name", [*NAMES.values(), "a\rb", "a\r\nb", "a\x00b", '"', " a ", "a\u2028b"])
 def test_a_table_keeps_the_exact_text_of_names(name, tmp_path):
-    frame = pd.DataFrame({"id": [name, "z"], "speaker": ["y", name], "valence": [1.5, math.nan]})
+    frame = pd.DataFrame({"id": [name, "z"], "speaker": ["y", name], "rating": [1.5, math.nan]})
     save_frame(tmp_path / "clips.csv", frame)
     pd.testing.assert_frame_equal(load_frame(tmp_path / "clips.csv"), frame)
     # Any other reader too.
-    assert pd.read_csv(tmp_path / "clips.csv")["valence"].tolist() == pytest.approx(
+    assert pd.read_csv(tmp_path / "clips.csv")["rating"].tolist() == pytest.approx(
         [1.5, math.nan], nan_ok=True
     )
 
@@ -122,7 +131,7 @@ def test_training_data_has_the_frames_of_each_clip(preprocessed):
 def test_labels_of_the_corpus_do_not_replace_the_columns_of_the_run(tmp_path):
     clips = pd.DataFrame({"id": list("abc"), "subset": ["train", "test", "test"], "truth": 9.0})
     clips = clips.assign(valence=[2.0, 3.0, 4.0], emotion=["joy", "fear", "joy"])
-    save_frame(tmp_path / "preprocess" / "clips.csv", clips)
+    write_clips(tmp_path, clips)
     predictions = clips.loc[1:, ["id", "subset"]].assign(truth=[3.0, 4.0], prediction=[2.5, 4.5])
     save_frame(tmp_path / "runs" / "r" / "predictions.csv", predictions)
     found = held_out_predictions(tmp_path, "r")
@@ -151,6 +160,12 @@ def test_a_label_with_too_few_or_too_many_values_is_not_a_grouping(speakers, sho
     assert groupings(predictions) == (["speaker", "emotion"] if shown else ["emotion"])
 
 
+def test_several_corpora_are_a_grouping_and_one_is_not():
+    predictions = pd.DataFrame({"corpus": "a", "speaker": ["a/1", "b/1"]})
+    assert groupings(predictions) == ["speaker"]
+    assert groupings(predictions.assign(corpus=["a", "b"])) == ["corpus", "speaker"]
+
+
 # The course file
 
 
@@ -169,7 +184,7 @@ def test_the_course_file_has_a_row_for_each_test_pickle(tmp_path):
         (6, "test/=13.pkl", "test", "silent", "nothing", ""),
     ]
     predictions = pd.DataFrame({"id": ["test/11.pkl", "test/10.pkl"], "prediction": [4.5, 1.50004]})
-    save_frame(tmp_path / "preprocess" / "clips.csv", clips)
+    write_clips(tmp_path, clips)
     quarantined = pd.DataFrame(quarantine, columns=QUARANTINE_COLUMNS)
     save_frame(tmp_path / "preprocess" / "quarantine.csv", quarantined)
     save_frame(tmp_path / "runs" / "r" / "predictions.csv", predictions)

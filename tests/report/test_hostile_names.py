@@ -20,6 +20,7 @@ from valence_lib.report.figures.errors import plot_prediction_intervals
 from valence_lib.report.figures.scores import plot_differences, plot_error_by_group
 from valence_lib.report.rendering import audio, figure, prose, render_report, table
 from valence_lib.report.sentences import analysis, data
+from valence_lib.settings import Target
 
 ORDINARY = [f"speaker {number:02}" for number in range(len(NAMES))]
 
@@ -34,6 +35,14 @@ def _show(names, folder):
         near = {"pairs": 9, "across_subsets": 1, "listed": pairs[begin : begin + 5]}
         for warning in data.warnings(results | {"near_duplicates": near}):
             prose(f"> {warning}")
+    stated = [
+        # A whole address is a link there.
+        {"name": name, "clips": 1, "scale": [1, 5], "source": "", "citation": name.replace("http", "ftp")}
+        for name in names
+    ]
+    stated = [part | {"terms": part["citation"]} for part in stated]
+    for about in data.corpora({"corpora": stated}):
+        prose(about)
     mse = np.linspace(0.2, 1.0, len(names))
     groups = pd.DataFrame({"group": names, "mse": mse, "low": mse - 0.1, "high": mse + 0.1, "n": 50})
     for name in names:
@@ -46,6 +55,7 @@ def _show(names, folder):
         plot_prediction_intervals(
             pd.DataFrame({"truth": 3.0, "prediction": 3.1, "low": 2.0, "high": 4.0, "speaker": names[:24]}),
             0.9,
+            Target(),
         ),
     ):
         caption = f"Tiles of {code(names[0])}, {literal(names[1])}"

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from valence_lib.corpora.sources import open_corpus
+from valence_lib.corpora.opening import open_corpus
 from valence_lib.errors import RunError
 from valence_lib.evaluation.calibration import coverage
 from valence_lib.evaluation.metrics import METRICS, ccc, mse
@@ -15,6 +15,7 @@ from valence_lib.preprocess.inspection import QUARANTINE_COLUMNS
 from valence_lib.preprocess.splits import make_splits
 from valence_lib.registry import ABLATIONS
 from valence_lib.report.folder import (
+    load_clips,
     load_frame,
     load_json,
     load_splits,
@@ -24,7 +25,7 @@ from valence_lib.report.folder import (
     save_preprocessed,
 )
 from valence_lib.report.results import choose, collect_results, held_out_clips, mean_predictor_mse
-from valence_lib.settings import CorpusSettings, FeatureSettings
+from valence_lib.settings import FeatureSettings
 
 SPEAKERS, CLIPS = 12, 5
 SUBSETS = ("validation", "out_of_fold")
@@ -41,9 +42,10 @@ def write_report(folder, speakers=True, protocol="cv"):
             "id": [f"clip {number:02}" for number in range(n + 2)],
             "speaker": [*(f"S{number:02}" for number in who), "S00", "S01"] if speakers else "",
             "subset": "",
+            "corpus": "demo",
             "duration_seconds": 2.0,
             # Ratings differ between speakers, so the training mean differs between folds.
-            "valence": [*np.clip(1.5 + who / 6 + rng.normal(0, 0.7, n), 1, 5), np.nan, np.nan],
+            "rating": [*np.clip(1.5 + who / 6 + rng.normal(0, 0.7, n), 1, 5), np.nan, np.nan],
         }
     )
     split = make_splits(clips, protocol, 4, seed=0)
@@ -55,7 +57,6 @@ def write_report(folder, speakers=True, protocol="cv"):
         pd.DataFrame(columns=["first", "second", "similarity"]),
         [""] * len(clips),
         split,
-        CorpusSettings(),
         FeatureSettings(),
     )
     leakage = {"groupings": [{"grouping": "speaker", "why": "too few speakers", "trained": 45.0}]}
@@ -72,8 +73,8 @@ def preprocessed(tmp_path):
 def write_run(folder, model, preset, deviation, seed=0, standardise="train", validation=None):
     """A finished run with an error of the given deviation, and optionally another one on validation clips."""
     run = run_name(model, preset, seed)
-    clips = load_frame(folder / "preprocess" / "clips.csv")
-    rated = clips[clips["valence"].notna()]
+    clips = load_clips(folder)
+    rated = clips[clips["rating"].notna()]
     frames = []
     cv = "test" not in set(clips["subset"])
     for subset in SUBSETS if cv else ("validation", "test"):
@@ -82,10 +83,10 @@ def write_run(folder, model, preset, deviation, seed=0, standardise="train", val
         off = validation if subset == "validation" and validation is not None else deviation
         error *= off / np.sqrt(np.mean(error**2))  # exactly this root mean square
         frame = own[["id", "speaker", "duration_seconds"]].assign(
-            subset=subset, truth=own["valence"], prediction=own["valence"] + error
+            subset=subset, truth=own["rating"], prediction=own["rating"] + error
         )
         frames.append(frame.sample(frac=1, random_state=seed))  # in another order than clips.csv
-    unrated = clips[clips["valence"].isna()]
+    unrated = clips[clips["rating"].isna()]
     frames.append(unrated[["id", "speaker"]].assign(subset="unlabelled", prediction=3.0))
     save_frame(folder / "runs" / run / "predictions.csv", pd.concat(frames))
     training = {"model": model, "preset": preset, "seed": seed, "standardise": standardise}
@@ -133,8 +134,8 @@ def test_a_holdout_has_rows_of_its_validation_and_its_test_subset(tmp_path):
     assert {"corpus", "clips", "speakers", "quarantined", "label_variance", "raters"} <= set(results)
     for row in results["rows"]:
         assert set(METRICS) == set(row["intervals"]) <= set(row)
-    clips = load_frame(folder / "preprocess" / "clips.csv")
-    truth, trained = (clips.loc[clips["subset"] == subset, "valence"] for subset in ("test", "train"))
+    clips = load_clips(folder)
+    truth, trained = (clips.loc[clips["subset"] == subset, "rating"] for subset in ("test", "train"))
     mean = row_of(results, "mean", None, "test")
     assert (mean["seeds"], mean["mse"]) == ([], pytest.approx(mse(truth, [trained.mean()] * len(truth))))
     assert row_of(results, "LSTM2", "course", "test")["mse"] == pytest.approx(0.04)
@@ -146,19 +147,19 @@ def test_a_holdout_has_rows_of_its_validation_and_its_test_subset(tmp_path):
 
 def test_the_mean_predictor_uses_the_training_clips_of_each_fold(preprocessed):
     results, _ = collect_results(preprocessed, [write_run(preprocessed, "CNN", "default", 0.5)])
-    clips = load_frame(preprocessed / "preprocess" / "clips.csv")
+    clips = load_clips(preprocessed)
     splits = load_splits(preprocessed)
     for subset, own in (("validation", "validation"), ("out_of_fold", "test")):
         errors = np.concatenate(
             [
-                clips.loc[subsets == own, "valence"] - clips.loc[subsets == "train", "valence"].mean()
+                clips.loc[subsets == own, "rating"] - clips.loc[subsets == "train", "rating"].mean()
                 for subsets in splits.values()
             ]
         )
         assert row_of(results, "mean", None, subset)["mse"] == pytest.approx(np.mean(errors**2))
         held_out = held_out_clips(clips, splits)[subset]
         assert held_out["mean"].nunique() == 4
-        assert sorted(held_out["id"]) == sorted(clips.loc[clips["valence"].notna(), "id"])
+        assert sorted(held_out["id"]) == sorted(clips.loc[clips["rating"].notna(), "id"])
     expected = row_of(results, "mean", None, "validation")["mse"]
     assert mean_predictor_mse(clips, splits) == pytest.approx(expected)
 
@@ -342,10 +343,10 @@ def test_calibration_and_coverage_are_those_of_the_chosen_run(preprocessed):
 @pytest.mark.parametrize("speakers", [True, False])
 def test_too_few_clips_have_no_prediction_intervals(tmp_path, speakers):
     folder = write_report(tmp_path, speakers)
-    clips = load_frame(folder / "preprocess" / "clips.csv")
+    clips = load_clips(folder)
     few = clips.iloc[:: CLIPS + 2].reset_index(drop=True)  # nine
-    few.loc[len(few) - 1, "valence"] = np.nan
-    save_frame(folder / "preprocess" / "clips.csv", few)
+    few.loc[len(few) - 1, "rating"] = np.nan
+    save_frame(folder / "preprocess" / "clips.csv", few.rename(columns={"rating": "valence"}))
     split = make_splits(few, "cv", 4, seed=0)
     save_frame(folder / "preprocess" / "splits.csv", pd.DataFrame({"id": few["id"], **split.splits}))
     results, _ = collect_results(folder, [write_run(folder, "CNN", "default", 0.5)])

@@ -7,6 +7,8 @@ import pytest
 from valence_lib.evaluation.groups import Disagreement
 from valence_lib.registry import ABLATIONS, PRESETS
 from valence_lib.report.sentences import analysis, data, method, scores
+from valence_lib.report.wording import scale_of
+from valence_lib.settings import Target
 
 CHOSEN = ("LSTM2", "default")
 
@@ -33,6 +35,8 @@ def _row(model, preset, subset, mse=0.5, ccc=0.4, verdict=None):
     }
 
 
+CORPUS = {"name": "a_b", "clips": 1200, "scale": [1, 5], "source": "", "terms": "", "citation": ""}
+AROUSAL, WARMTH = Target("arousal", 1, 7), Target("vocal_warmth", 0, 100)
 MEAN = _row("mean", None, "test", 0.7, 0.0)
 
 
@@ -55,6 +59,7 @@ def _results(**changes):
             },
         },
         "as_a_rater": [],
+        "corpora": [CORPUS],
         "near_duplicates": {"pairs": 0, "across_subsets": 0, "listed": []},
         "chosen": {"model": "LSTM2", "preset": "default", "run": "LSTM2-default-0"},
         "comparisons": [
@@ -72,7 +77,59 @@ def _split(**changes):
     return {"split": _results()["split"] | changes}
 
 
+# The target
+
+
+@pytest.mark.parametrize(
+    ("target", "title", "subject", "scale"),
+    [
+        (
+            Target(),
+            "emotional valence",
+            "how positive or negative a speaker sounds",
+            "(negative) to 5 (positive)",
+        ),
+        (AROUSAL, "emotional arousal", "how excited or calm a speaker sounds", "(calm) to 7 (excited)"),
+        (
+            Target("dominance"),
+            "emotional dominance",
+            "how dominant or submissive a speaker sounds",
+            "(submissive) to 5 (dominant)",
+        ),
+        (WARMTH, r"vocal\_warmth", r"vocal\_warmth", "(low) to 100 (high)"),
+    ],
+)
+def test_the_title_the_subject_and_the_scale_are_those_of_the_target(target, title, subject, scale):
+    assert data.title(target) == f"Predicting {title} from speech"
+    assert data.subject(target) == (
+        f"This report predicts {subject}, as a number, from the sound of a short clip."
+    )
+    assert scale_of(target) == f"{target.low:g} {scale}"
+
+
+def test_features_were_selected_on_valence_which_reports_on_other_targets_state():
+    assert "were selected by cross-validation on EmoTale" in method.gaussian_process(Target())
+    assert "were selected by cross-validation of valence on EmoTale" in method.gaussian_process(AROUSAL)
+
+
 # The corpus
+
+
+def test_a_corpus_that_states_nothing_has_no_sentence_but_several_have_their_scales():
+    assert data.corpora({"corpora": [CORPUS]}) == []
+    other = CORPUS | {"name": "c", "clips": 7, "scale": [-1, 1.5]}
+    assert data.corpora({"corpora": [CORPUS, other]}) == [
+        r"The corpus a\_b has 1,200 clips, rated from 1 to 5.",
+        "The corpus c has 7 clips, rated from -1 to 1.5.",
+    ]
+
+
+def test_a_corpus_has_the_source_the_terms_and_the_citation_that_it_states():
+    stated = {"source": "https://example.org/a_b", "citation": "Ann (2024).\n  A corpus.", "terms": "CC0"}
+    assert data.corpora({"corpora": [CORPUS | stated]}) == [
+        r"The corpus a\_b has 1,200 clips, rated from 1 to 5. Source: <https://example.org/a_b>. Terms: CC0. "
+        r"Citation: Ann \(2024\)\. A corpus."
+    ]
 
 
 def test_a_speaker_independent_split_with_ten_test_speakers_needs_no_warning():

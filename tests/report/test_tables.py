@@ -132,7 +132,7 @@ def test_worst_table_has_signed_errors_and_single_ratings():
     assert table["Speaker"].tolist() == ["S1", ""]
     assert table["Seconds"].tolist() == ["1.23", "2.00"]
     assert list(table)[2:4] == ["True", "Predicted"]
-    rated = tables.worst_table(predictions.assign(valence_a1=1.5, valence_a2=math.nan, valence_a3=3.0))
+    rated = tables.worst_table(predictions.assign(rating_a1=1.5, rating_a2=math.nan, rating_a3=3.0))
     assert list(rated)[2:5] == ["True", "Raters", "Predicted"]
     assert rated["Raters"].tolist() == ["1.5, –, 3"] * 2
 

@@ -1,5 +1,6 @@
 """What explore.ipynb shows: a clip, a menu of clips, a recording dropped in."""
 
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -7,12 +8,12 @@ import pytest
 import soundfile
 import torch
 
-from valence_lib.corpora.sources import open_corpus
+from valence_lib.corpora.opening import open_corpus
 from valence_lib.features.standardise import Standardiser
 from valence_lib.models.build import build_model
 from valence_lib.registry import training_settings
 from valence_lib.report import rendering, widgets
-from valence_lib.settings import FeatureSettings
+from valence_lib.settings import FeatureSettings, Target
 from valence_lib.training.runs import Run
 
 
@@ -48,8 +49,8 @@ def test_choosing_a_clip_in_the_menu_plays_it_and_shows_its_raters(run, shown):
     assert len(shown) == 4
     assert sum("image/png" in output for output in shown) == 2
     table = shown[-1]["text/html"]
-    assert all(who in table for who in ("the run", "valence_a1", "valence_a3", "all raters"))
-    assert f"{demo[3].valence:.2f}" in table
+    assert all(who in table for who in ("the run", "rater a1", "rater a3", "all raters"))
+    assert f"{demo[3].rating:.2f}" in table
 
 
 def test_a_recording_of_any_rate_is_shown_with_its_prediction(run, shown, tmp_path):
@@ -57,6 +58,16 @@ def test_a_recording_of_any_rate_is_shown_with_its_prediction(run, shown, tmp_pa
     soundfile.write(tmp_path / "mine.wav", np.stack([sound, sound], axis=1), 44100)
     widgets.show_recording(tmp_path / "mine.wav", run)
     assert "Predicted valence of `mine.wav`" in shown[-1]["text/plain"]
+
+
+def test_the_target_is_that_of_the_run(run, shown, tmp_path):
+    warmth = replace(run, target=Target("vocal_warmth", 0, 100))
+    soundfile.write(tmp_path / "mine.wav", 0.1 * np.sin(np.arange(8000) / 20), 8000)
+    widgets.show_recording(tmp_path / "mine.wav", warmth)
+    assert r"Predicted vocal\_warmth of `mine.wav`" in shown[-1]["text/plain"]
+    demo = open_corpus("demo")
+    widgets.show_clip(demo, demo.ids[0], warmth)
+    assert "Vocal_warmth" in shown[-1]["text/html"] and "alence" not in shown[-1]["text/html"]
 
 
 def test_the_name_of_a_recording_is_shown_as_it_is(run, shown, tmp_path):

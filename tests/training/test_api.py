@@ -18,7 +18,7 @@ class Clips(Tones):
     def read(self, index):
         """Each tone four times."""
         clip = super().read(index)
-        return type(clip)(clip.id, np.tile(clip.waveform, 4), 8000, clip.valence, clip.subset, clip.labels)
+        return type(clip)(clip.id, np.tile(clip.waveform, 4), 8000, clip.rating, clip.subset, clip.labels)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def test_a_trained_run_is_in_its_folder_and_predicts(run_folder):
     assert run.training == training_settings("Ridge", "default", 0)
     clips = Clips()
     tested = [clips[place] for place in range(64, 80)]
-    errors = [run.predict(clip.waveform) - clip.valence for clip in tested]
-    assert np.mean(np.square(errors)) < 0.5 * np.var([clip.valence for clip in tested])
+    errors = [run.predict(clip.waveform) - clip.rating for clip in tested]
+    assert np.mean(np.square(errors)) < 0.5 * np.var([clip.rating for clip in tested])
 
 
 def test_a_run_without_a_folder_is_the_same_run(run_folder):

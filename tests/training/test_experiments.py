@@ -37,7 +37,7 @@ def training_data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("features")
     clips = make_clips(folder)
     store_streams(folder, Tones(), clips, ["pitch", "voice_statistics"], FEATURES, 1, progress=False)
-    clips.loc[[5, 41], "valence"] = np.nan
+    clips.loc[[5, 41], "rating"] = np.nan
     return make_training_data(folder, clips)
 
 
@@ -110,11 +110,11 @@ def test_each_rated_clip_is_predicted_once_by_the_fold_that_tests_it(training_da
     columns = ["id", "subset", "fold", "speaker", "duration_seconds", "truth", "prediction"]
     assert list(held_out) == columns
     assert held_out["prediction"].notna().all()
-    rated = training_data.clips[training_data.clips["valence"].notna()].set_index("id")
+    rated = training_data.clips[training_data.clips["rating"].notna()].set_index("id")
     for subset in (OUT_OF_FOLD, "validation"):
         found = held_out[held_out["subset"] == subset].set_index("id")
         assert sorted(found.index) == sorted(rated.index)
-        assert found["truth"].equals(rated["valence"].loc[found.index].rename("truth"))
+        assert found["truth"].equals(rated["rating"].loc[found.index].rename("truth"))
     tested = held_out[held_out["subset"] == OUT_OF_FOLD]
     for fold, subsets in folds.items():
         of_fold = tested[tested["fold"] == fold.removeprefix("fold-")]
@@ -175,7 +175,7 @@ def test_a_holdout_is_one_training_and_keeps_the_names_of_its_subsets(
 def _poisoned(training_data, rows):
     """The same clips with random labels for some."""
     clips = training_data.clips.copy()
-    clips.loc[rows, "valence"] = np.random.default_rng(1).uniform(-1000, 1000, len(rows))
+    clips.loc[rows, "rating"] = np.random.default_rng(1).uniform(-1000, 1000, len(rows))
     return TrainingData(training_data.store, clips)
 
 

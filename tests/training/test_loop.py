@@ -56,7 +56,7 @@ def undisturbed(training_data, tmp_path_factory):
 @pytest.mark.parametrize("model", COURSE_MODELS)
 def test_a_separable_problem_is_learned(training_data, tmp_path, model):
     history = _train(training_data, tmp_path, _settings(model, epochs=12, learning_rate=1e-2))
-    variance = training_data.clips["valence"][training_data.rows("validation")].var(ddof=0)
+    variance = training_data.clips["rating"][training_data.rows("validation")].var(ddof=0)
     assert history["validation_mse"].min() < 0.25 * variance
     assert history["training_mse"].iloc[-1] < 0.25 * variance
 
@@ -84,7 +84,7 @@ def test_the_weights_are_those_of_the_best_epoch(training_data, tmp_path):
     assert 0 < best < 6
     rows = training_data.rows("validation")
     predictions = load_run(tmp_path).predict_features(training_data.source(rows), [""] * len(rows))
-    mse = np.mean((predictions - training_data.clips["valence"].to_numpy()[rows]) ** 2)
+    mse = np.mean((predictions - training_data.clips["rating"].to_numpy()[rows]) ** 2)
     assert mse == pytest.approx(history["validation_mse"][best], rel=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_the_loop_is_adam_on_the_mse_with_clipped_gradients(training_data, tmp_p
     frames = np.concatenate([training_data.store[row] for row in rows]).astype(np.float64)
     mean, deviation = torch.tensor(frames.mean(0)), torch.tensor(frames.std(0))
     (batch,) = load([rows], lambda row: ((torch.tensor(training_data.store[row]) - mean) / deviation).float())
-    truth = torch.tensor(training_data.clips["valence"].to_numpy()[rows], dtype=torch.float32)
+    truth = torch.tensor(training_data.clips["rating"].to_numpy()[rows], dtype=torch.float32)
     torch.manual_seed(4)
     model = build_model("CNN", [FEATURES.n_mels])
     adam = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-2)
@@ -161,7 +161,7 @@ def test_an_interrupted_training_resumes_as_if_undisturbed(
 
 def test_a_checkpoint_of_other_clips_is_not_resumed(training_data, store_folder, tmp_path, undisturbed):
     clips = make_clips(store_folder)
-    clips.loc[3, "valence"] = 6 - clips.loc[3, "valence"]
+    clips.loc[3, "rating"] = 6 - clips.loc[3, "rating"]
     _train(make_training_data(store_folder, clips), tmp_path)
     assert _bytes(tmp_path) != _bytes(undisturbed[0])
     _train(training_data, tmp_path)
@@ -260,7 +260,7 @@ def test_a_validation_error_that_is_not_a_number_stops_the_training(training_dat
 
 def test_the_digest_of_the_data_covers_all_that_a_training_uses(training_data, store_folder):
     digests = {training_data.digest()}
-    values = {"valence": 1.25, "subset": "test", "speaker": "S9", "id": "renamed", "digest": "0" * 64}
+    values = {"rating": 1.25, "subset": "test", "speaker": "S9", "id": "renamed", "digest": "0" * 64}
     for column, value in values.items():
         clips = training_data.clips.copy()
         clips.loc[0, column] = value

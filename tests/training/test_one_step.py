@@ -76,7 +76,7 @@ def _by_hand(training_data, settings, rows):
     """A model fitted to some rows, and its predictions of all clips."""
     widths = training_data.store.of(settings.streams).widths
     model = build_model(settings.model, widths).eval()
-    truth, speakers = training_data.clips["valence"].to_numpy(), training_data.clips["speaker"].to_numpy(str)
+    truth, speakers = training_data.clips["rating"].to_numpy(), training_data.clips["speaker"].to_numpy(str)
     model.fit(_vectors(training_data, settings.streams, rows, rows), truth[rows], speakers[rows])
     every = _vectors(training_data, settings.streams, rows, np.arange(len(truth)))
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_it_is_fitted_to_training_clips_and_then_to_validation_clips_too(trainin
     settings = _settings(model)
     history = _fit(training_data, tmp_path, settings)
     train, validation, test = (training_data.rows(subset) for subset in ("train", "validation", "test"))
-    truth = training_data.clips["valence"].to_numpy()
+    truth = training_data.clips["rating"].to_numpy()
 
     _, alone = _by_hand(training_data, settings, train)
     saved = pd.read_csv(tmp_path / "validation.csv")
@@ -194,6 +194,6 @@ def test_no_other_labels_matter_to_the_layer(training_data, tmp_path, subset):
     rows = training_data.rows(subset)
     noise = np.array([training_data.store.of(["encoder:0"])[int(row)][0, 0] for row in rows])
     clips = training_data.clips.copy()
-    clips.loc[rows, "valence"] = 100 * noise
+    clips.loc[rows, "rating"] = 100 * noise
     _fit(TrainingData(training_data.store, clips), tmp_path, _settings("Ridge", streams=["encoder"]))
     assert load_run(tmp_path).streams == ("encoder:1",)

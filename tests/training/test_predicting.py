@@ -64,7 +64,7 @@ def write(path, samples, rate=RATE):
 
 def one(path, run):
     (prediction,) = predict_files([path], run)
-    return prediction.valence
+    return prediction.rating
 
 
 def test_a_folder_lists_audio_and_pickles_and_counts_the_rest(tmp_path):
@@ -130,7 +130,7 @@ def test_names_that_are_not_utf_8_are_predicted_and_written_as_text(run, tmp_pat
     names = [r"gl\xfcck.wav", r"gl\xfcck 2.wav", r"gl\xfcck.pkl#0", r"gl\xfcck.pkl#1"]
     assert [row.file for row in found] == [f"{tmp_path}/{name}" for name in names]
     assert [row.error is None for row in found] == [True, False, True, True]
-    assert found[0].valence == pytest.approx(found[2].valence, abs=1e-5)
+    assert found[0].rating == pytest.approx(found[2].rating, abs=1e-5)
     assert [row.file for row in predict_windows([good], run, 0.2, 0.1)] == [found[0].file] * 2
 
 
@@ -152,10 +152,10 @@ def test_files_come_in_order_over_many_shares_and_as_if_alone(run, tmp_path, mon
     files.insert(7, tmp_path / "absent.wav")
     found = list(predict_files(files, run))
     assert [row.file for row in found] == [str(path) for path in files]
-    assert found[7].valence is None
+    assert found[7].rating is None
     assert found[7].error.reason == "unreadable"
     expected = [by_hand(run, [clip], [""])[0] for clip in clips]
-    assert [row.valence for row in found if row.error is None] == pytest.approx(expected, abs=1e-5)
+    assert [row.rating for row in found if row.error is None] == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_folder_is_one_speaker_where_the_run_standardises_by_speaker(run, tmp_path):
@@ -169,7 +169,7 @@ def test_a_folder_is_one_speaker_where_the_run_standardises_by_speaker(run, tmp_
     assert [row.file for row in found] == [str(path) for path in files]
     for name in clips:
         expected = by_hand(by_speaker(run), clips[name], [name] * 3)
-        values = [row.valence for row, place in zip(found, places, strict=True) if place[0] == name]
+        values = [row.rating for row, place in zip(found, places, strict=True) if place[0] == name]
         assert values == pytest.approx(expected, abs=1e-5)
 
 
@@ -181,8 +181,8 @@ def test_each_window_is_its_excerpt_as_a_file_of_its_own(run, tmp_path):
     assert [row.end_seconds for row in found] == pytest.approx([*range(4, 46), 45.3])
     for number in (0, 1, 30, 31, 32, 41, 42):  # from 32 on in another share
         excerpt = write(tmp_path / "excerpt.wav", samples[number * RATE : (number + 4) * RATE])
-        assert found[number].valence == pytest.approx(one(excerpt, run), abs=1e-5)
-    assert len({round(row.valence, 6) for row in found}) > 30
+        assert found[number].rating == pytest.approx(one(excerpt, run), abs=1e-5)
+    assert len({round(row.rating, 6) for row in found}) > 30
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_silence_has_no_valence_and_a_recording_too_short_one_row(run, tmp_path)
     samples = np.concatenate([recording(2), np.zeros(2 * RATE, np.float32), recording(2, 1)])
     silent, short = write(tmp_path / "pause.wav", samples), write(tmp_path / "short.wav", samples[:100])
     found = list(predict_windows([silent, short], run, 2, 2))
-    assert [row.valence is None for row in found] == [False, True, False, True]
+    assert [row.rating is None for row in found] == [False, True, False, True]
     assert [row.error and row.error.reason for row in found] == [None, None, None, "too short"]
 
 
@@ -220,9 +220,9 @@ def test_a_recording_without_any_valence_has_a_last_row_that_says_why(run, tmp_p
     for path, reason in ((silent, "silent"), (constant, "constant")):
         for model in (run, by_speaker(run)):
             *windows, last = predict_windows([path], model, 2, 1)
-            assert [row.valence for row in windows] == [None] * 4
+            assert [row.rating for row in windows] == [None] * 4
             assert {row.error for row in windows} == {None}
-            assert (last.valence, last.start_seconds, last.error.reason) == (None, None, reason)
+            assert (last.rating, last.start_seconds, last.error.reason) == (None, None, reason)
             assert str(last.error) == f"none of the 4 windows has a valence ({reason}: 4)."
 
 
@@ -264,7 +264,7 @@ def test_the_number_of_cores_changes_nothing(run, kind, tmp_path, monkeypatch):
     for cores in (1, 2, 4):
         monkeypatch.setattr(predicting.os, "cpu_count", lambda cores=cores: cores)
         rows = [*predict_windows([path], run, 4, 1), *predict_files(files, run)]
-        found.append([(row.file, row.valence, row.error and row.error.reason) for row in rows])
+        found.append([(row.file, row.rating, row.error and row.error.reason) for row in rows])
     assert found[0] == found[1] == found[2]
     assert [reason for _, _, reason in found[0] if reason] == ["unreadable", "silent"]
 
@@ -290,8 +290,8 @@ def test_the_windows_before_a_damage_still_count(run, kind, seconds, tmp_path, m
     assert len(found) == max(0, seconds - 3)
     times = [(row.start_seconds, row.end_seconds) for row in found]
     assert times == [(row.start_seconds, row.end_seconds) for row in expected]
-    assert [row.valence for row in found] == pytest.approx([row.valence for row in expected], abs=1e-5)
-    assert (last.file, last.valence, last.error.reason) == (str(tmp_path / "damaged.wav"), None, "unreadable")
+    assert [row.rating for row in found] == pytest.approx([row.rating for row in expected], abs=1e-5)
+    assert (last.file, last.rating, last.error.reason) == (str(tmp_path / "damaged.wav"), None, "unreadable")
 
 
 def test_threads_of_torch_are_as_before_also_where_the_caller_stops_early(run, tmp_path):
@@ -324,6 +324,6 @@ def test_features_of_a_window_are_those_of_its_excerpt(tmp_path):
     scaled = (vectors - vectors.mean(0)) / np.maximum(vectors.std(0), constant)
     for kind, expected in (("none", vectors), ("speaker", scaled)):
         run = Run(FEATURES, settings, model, Standardiser(kind, (), nothing, nothing))
-        found = [row.valence for row in predict_windows([write(tmp_path / "a.wav", samples)], run, 2, 1)]
+        found = [row.rating for row in predict_windows([write(tmp_path / "a.wav", samples)], run, 2, 1)]
         np.testing.assert_allclose(found, expected @ model.weight.double().numpy(), atol=1e-3)
         assert np.std(found) > 1e-3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from valence_lib.corpora.sources import open_corpus
+from valence_lib.corpora.opening import open_corpus
 from valence_lib.evaluation.metrics import METRICS
 from valence_lib.features import speaker_encoder
 from valence_lib.preprocess.inspection import inspect_corpus

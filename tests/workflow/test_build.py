@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from valence_lib import provenance, registry
-from valence_lib.corpora.sources import open_corpus
+from valence_lib.corpora.opening import open_corpus
 from valence_lib.errors import CorpusError, RunError, SettingsError
 from valence_lib.files import digest_of, digest_of_files, write_json
 from valence_lib.registry import Model, training_settings
@@ -71,7 +71,7 @@ def snakemake(tmp_path, monkeypatch):
         ({"seeds": 0}, "SEEDS=0"),
         ({"epochs": 0}, "epochs=0"),
         ({"seed": -1}, "seed=-1"),
-        ({"valence_low": 5.0}, "valence_high"),
+        ({"target": "speaker"}, "TARGET=speaker cannot name"),
     ],
 )
 def test_a_wrong_request_is_refused(changes, message):

@@ -11,10 +11,15 @@ from difflib import get_close_matches
 
 from valence_lib.errors import CorpusError, SettingsError, unknown_name
 
+# Rated dimensions that have usual names. Any other numeric column can be the target too.
+RATED: dict[str, tuple[str, ...]] = {
+    "valence": ("valence",),
+    "arousal": ("arousal", "activation"),
+    "dominance": ("dominance",),
+}
 # Meanings, each with its usual names in lower case without spaces, underscores and hyphens; first its own.
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "file": ("file", "filename", "filepath", "path", "audio", "audiofile", "audiopath", "wav", "wavfile"),
-    "valence": ("valence",),
     "speaker": ("speaker", "speakerid", "spkrid", "spkid", "spk"),
     "subset": ("subset", "part", "split", "partition"),
     "start": ("start", "starttime", "startseconds", "begin", "begintime", "onset", "tmin", "xmin"),
@@ -25,9 +30,11 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "emotion": ("emotion",),
     "sentence": ("sentence", "sentenceid"),
 }
-RATER_COLUMN = re.compile(r"valence_a\d+")  # one rater's valence
+RATER_COLUMN = re.compile(r"rating_a\d+")  # one rater's ratings of the target, in every data frame
 _NEAR_WORDS = {
     "valence": ("val", "emoval", "pleasantness"),
+    "arousal": ("act", "aro", "emoact", "excitement"),
+    "dominance": ("dom", "emodom", "control"),
     "speaker": ("spkr", "talker", "actor", "subject", "participant", "client", "voice"),
     "start": ("offset",),
     "end": ("duration",),
@@ -41,8 +48,8 @@ class Columns:
     """Where a table has what.
 
     Args:
-        of: the position of each meaning that the table has.
-        raters: the positions of the raters' columns, valence_a1, ..., by name.
+        of: the position of each meaning that the table has; that of the target's ratings is "rating".
+        raters: the positions of the raters' columns, such as valence_a1, by "rating_a1", ...
         labels: the positions of all other columns that have a name, by name.
         notes: sentences about columns that are not used, or could be meant otherwise.
     """
@@ -53,11 +60,11 @@ class Columns:
     notes: list[str]
 
 
-def parse_columns(text: str) -> dict[str, str]:
+def parse_columns(text: str, target: str = "valence") -> dict[str, str]:
     """Names of columns by meaning, from `COLUMNS=`, as in "valence=EmoVal,speaker=who".
 
     An empty name, as in "subset=", ignores a meaning. A pair whose name holds a comma is enclosed in
-    quotation marks, as in CSV.
+    quotation marks, as in CSV. Rated dimensions other than the target may be given, and are ignored.
 
     Raises:
         SettingsError: it is no such mapping, or holds an unknown meaning.
@@ -73,10 +80,11 @@ def parse_columns(text: str) -> dict[str, str]:
                 f"COLUMNS={text!r} was given; expected pairs as in COLUMNS=valence=EmoVal,speaker=who, each "
                 "meaning once."
             )
-        if meaning not in USUAL_NAMES:
-            raise SettingsError(unknown_name("meaning of a column", meaning, USUAL_NAMES))
+        meanings = [*USUAL_NAMES, *RATED, *([] if target in RATED else [target])]
+        if meaning not in meanings:
+            raise SettingsError(unknown_name("meaning of a column", meaning, meanings))
         found[meaning] = name
-    return found
+    return {meaning: name for meaning, name in found.items() if meaning == target or meaning not in RATED}
 
 
 def is_header(columns: Sequence[str]) -> bool:
@@ -84,30 +92,36 @@ def is_header(columns: Sequence[str]) -> bool:
     return any(_plain(name) in USUAL_NAMES["file"] for name in columns)
 
 
-def assign_columns(columns: Sequence[str], given: Mapping[str, str], table: str) -> Columns:
+def assign_columns(
+    columns: Sequence[str], given: Mapping[str, str], table: str, target: str = "valence"
+) -> Columns:
     """Find what each column means.
 
     Args:
         columns: the header.
         given: names of columns by meaning, as `parse_columns` returns them; they go before usual names.
         table: name of the table, for messages.
+        target: the dimension whose ratings are wanted.
 
     Raises:
         CorpusError: a column occurs twice, a given one is absent, two have one meaning, or there is none for
-            the files or for the valence.
+            the files or for the target.
     """
+    meanings = USUAL_NAMES | {target: RATED.get(target, (_plain(target),))}
     positions = _positions(columns, table)
     of = {meaning: _given(name, meaning, positions, table) for meaning, name in given.items() if name}
     if len(set(of.values())) < len(of):
         raise CorpusError("COLUMNS gives one column two meanings; give each column one.")
     free = [n for n, name in enumerate(columns) if name and n not in of.values()]
-    raters = {name.lower(): n for n in free if RATER_COLUMN.fullmatch((name := columns[n]).lower())}
+    of_rater = re.compile(re.escape(target) + r"_(a\d+)", re.IGNORECASE)
+    matched = {n: of_rater.fullmatch(columns[n]) for n in free}
+    raters = {f"rating_{match[1].lower()}": n for n, match in matched.items() if match}
     notes = []
-    for meaning, usual in USUAL_NAMES.items():
+    for meaning, usual in meanings.items():
         found = [n for n in free if _plain(columns[n]) in usual]
         if meaning in given or not found:
             continue
-        own = [n for n in found if columns[n].lower() == meaning]
+        own = [n for n in found if columns[n].casefold() == meaning.casefold()]
         if len(found) > 1 and not own:
             names = " and ".join(repr(columns[n]) for n in found)
             raise CorpusError(
@@ -119,15 +133,15 @@ def assign_columns(columns: Sequence[str], given: Mapping[str, str], table: str)
             notes.append(f"The column {columns[of[meaning]]!r} is used as {meaning}, and not {others}.")
     used = {*of.values(), *raters.values()}
     labels = {columns[n]: n for n in free if n not in used}
-    near = {name: near_meaning for name in labels if (near_meaning := _near(name)) not in {"", *of, *given}}
-    if "file" not in of or not ("valence" in of or raters):
-        raise _lacking(columns, near, table)
-    if "valence" in of or raters:
-        near = {name: meaning for name, meaning in near.items() if meaning != "valence"}
+    near = {name: meant for name in labels if (meant := _near(name, meanings)) not in {"", *of, *given}}
+    if "file" not in of or not (target in of or raters):
+        raise _lacking(columns, near, table, target)
+    near = {name: meaning for name, meaning in near.items() if meaning != target}
     notes += [
         f"The column {name!r} is not used: did you mean {meaning}? {_remedy(name, meaning)} uses it."
         for name, meaning in near.items()
     ]
+    of = {"rating" if meaning == target else meaning: position for meaning, position in of.items()}
     return Columns(of, raters, labels, notes)
 
 
@@ -154,10 +168,12 @@ def _given(name: str, meaning: str, positions: Mapping[str, int], table: str) ->
     return positions[name.casefold()]
 
 
-def _near(name: str) -> str:
+def _near(name: str, meanings: Mapping[str, Sequence[str]]) -> str:
     """The meaning that a column's name nearly has, or ""."""
+    if any(_plain(name) in usual for usual in RATED.values()):  # another dimension is no misspelling
+        return ""
     words = set(re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold()))
-    for meaning, usual in USUAL_NAMES.items():
+    for meaning, usual in meanings.items():
         if words & {*usual, *_NEAR_WORDS.get(meaning, ())}:
             return meaning
         if get_close_matches(_plain(name), usual, 1, _CLOSE):
@@ -180,15 +196,18 @@ def _pair(name: str, meaning: str) -> str:
     return f'"{meaning}={name}"' if "," in name else f"{meaning}={name}"
 
 
-def _lacking(columns: Sequence[str], near: Mapping[str, str], table: str) -> CorpusError:
-    advice = "Name them so in its first line, or give them as in COLUMNS=file=clip_name,valence=EmoVal."
-    if near:
+def _lacking(columns: Sequence[str], near: Mapping[str, str], table: str, target: str) -> CorpusError:
+    advice = f"Name them so in its first line, or give them as in COLUMNS=file=clip_name,{target}=NAME."
+    others = [name for name, usual in RATED.items() if {_plain(column) for column in columns} & {*usual}]
+    if others and target not in near.values():
+        advice = f"It has ratings of {' and '.join(others)}: TARGET={others[0]} predicts them. {advice}"
+    elif near:
         first = {meaning: name for name, meaning in reversed(list(near.items()))}
         pairs = ",".join(_pair(name, meaning) for meaning, name in first.items())
         advice = f"Did you mean COLUMNS={pairs}?"
-        if list(near.values()).count("valence") > 1:
-            advice = "Rename the columns of several raters as valence_a1, valence_a2, ..."
+        if list(near.values()).count(target) > 1:
+            advice = f"Rename the columns of several raters as {target}_a1, {target}_a2, ..."
     return CorpusError(
         f"the table {table!r} has the columns {', '.join(filter(None, columns)) or '(none)'}; expected file "
-        f"and valence (or raters as valence_a1, valence_a2, ...). {advice}"
+        f"and {target} (or raters as {target}_a1, {target}_a2, ...). {advice}"
     )

@@ -7,12 +7,13 @@ import math
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from valence_lib.corpora.columns import Columns, assign_columns, is_header
 from valence_lib.corpora.file_kinds import printable
+from valence_lib.corpora.rater_columns import rater_columns
 from valence_lib.corpora.tables import PLAIN, Row, Table, read_table
 from valence_lib.errors import ClipError, CorpusError
 
@@ -31,7 +32,6 @@ _NUMBER = re.compile(r"[+\-−–]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.A
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./-]\d{1,2}[./-]|\d{1,2}[-. ]{0,2}[^\W\d]{3}|[^\W\d]{3} \d\d$")
 _MOST_UNREADABLE = 0.1  # of the ratings; more are a fault of the column
 _OF_THE_CLIP = {"speaker", "sex", "language", "sentence"}  # and not of a rating
-_MOST_RATERS = 64  # that have a column each
 _MOST_SHOWN = 5
 
 
@@ -43,8 +43,8 @@ class LabelRow:
         place: of the row in its file, such as "line 7".
         file: as the table names it.
         start, end: of the clip in its recording, seconds; None for the beginning and the end.
-        valence: the rating; None where there is none.
-        ratings: single raters' valence; NaN where a rating is missing.
+        rating: of the target, such as the valence; None where there is none.
+        by_rater: single raters' ratings; NaN where one is missing.
         subset: "train", "validation", "test" or "".
         rater: who rated, in a table of one row a rating.
         labels: the other columns; "" where they are missing.
@@ -53,11 +53,11 @@ class LabelRow:
 
     place: str
     file: str
-    start: float | None
-    end: float | None
-    valence: float | None
-    ratings: Mapping[str, float]
-    subset: str
+    start: float | None = None
+    end: float | None = None
+    rating: float | None = None
+    by_rater: Mapping[str, float] = field(default_factory=dict)
+    subset: str = ""
     rater: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     problem: ClipError | None = None
@@ -74,32 +74,43 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class Labels:
-    """The rows of a table of labels, one a clip.
+    """The rows of a corpus, one a clip.
 
     Args:
         rows: in the order of the table.
-        form: how the table was read.
+        form: how they were read.
         notes: sentences about what was found that a reader of the results should know.
+        tables: the files from which they were read.
     """
 
     rows: list[LabelRow]
     form: str
     notes: list[str]
+    tables: Sequence[Path] = ()
 
 
-def read_labels(path: Path, columns: Mapping[str, str]) -> Labels:
+def read_labels(path: Path, columns: Mapping[str, str], target: str = "valence") -> Labels:
     """Read a table of labels.
 
     Args:
         path: of the table, in any format of `tables.read_table`.
         columns: the table's names of columns by their meaning, where these are not the usual ones.
+        target: the dimension whose ratings are wanted, such as "valence".
 
     Raises:
         CorpusError: the table cannot be read, lacks a column, or contradicts itself.
     """
-    table = read_table(path, is_header)
+    return replace(labels_of(read_table(path, is_header), path, columns, target), tables=[path])
+
+
+def labels_of(table: Table, path: Path, columns: Mapping[str, str], target: str) -> Labels:
+    """Understand a table of labels; see `read_labels`.
+
+    Args:
+        path: for messages, the file or folder that has the table.
+    """
     _check_unnamed_columns(table, path)
-    meant = assign_columns(table.columns, columns, path.name)
+    meant = assign_columns(table.columns, columns, path.name, target)
     for name, other in (("start", "end"), ("end", "start")):
         if name in meant.of and other not in meant.of:
             column = table.columns[meant.of[name]]
@@ -108,7 +119,9 @@ def read_labels(path: Path, columns: Mapping[str, str]) -> Labels:
             )
     _check_line_breaks(table, meant, path)
     named = ", ".join(
-        f"{name}={table.columns[n]}" for name, n in meant.of.items() if table.columns[n] != name
+        f"{meaning}={table.columns[n]}"
+        for name, n in meant.of.items()
+        if table.columns[n] != (meaning := target if name == "rating" else name)
     )
     form = f"{table.form}, with the columns {named}" if named else table.form
     notes = [] if form == PLAIN else [f"The table {path.name!r} was read as {form}."]
@@ -135,17 +148,17 @@ def _refusal(path: Path, what: str) -> CorpusError:
 
 
 def _rows(table: Table, meant: Columns, path: Path) -> Iterator[LabelRow]:
-    for column in (*meant.raters.values(), *_positions(meant, "valence", "start", "end")):
+    for column in (*meant.raters.values(), *_positions(meant, "rating", "start", "end")):
         _check_decimal_marks(table, column, path)
     named = [name for name in ("speaker", "sex", "language", "emotion", "sentence") if name in meant.of]
     texts = {name: meant.of[name] for name in named} | meant.labels
     for place, row in zip(table.places, table.rows, strict=True):
         cells = _Cells(table.columns, row, place)
-        ratings = {name: cells.read(_number, column) for name, column in meant.raters.items()}
-        rated = [rating for rating in ratings.values() if rating is not None]
-        valence = cells.read(_number, meant.of["valence"]) if "valence" in meant.of else None
-        if valence is None and rated:
-            valence = sum(rated) / len(rated)
+        by_rater = {name: cells.read(_number, column) for name, column in meant.raters.items()}
+        rated = [rating for rating in by_rater.values() if rating is not None]
+        rating = cells.read(_number, meant.of["rating"]) if "rating" in meant.of else None
+        if rating is None and rated:
+            rating = sum(rated) / len(rated)
         start, end = (
             cells.read(_seconds, meant.of[name]) if name in meant.of else None for name in ("start", "end")
         )
@@ -160,8 +173,8 @@ def _rows(table: Table, meant: Columns, path: Path) -> Iterator[LabelRow]:
             file,
             start,
             end,
-            valence,
-            {name: math.nan if rating is None else rating for name, rating in ratings.items()},
+            rating,
+            {name: math.nan if one is None else one for name, one in by_rater.items()},
             SUBSET_OF.get(subset.lower(), subset),
             _label(row[meant.of["rater"]], "rater") if "rater" in meant.of else "",
             {name: _label(row[column], name) for name, column in texts.items()},
@@ -254,7 +267,7 @@ def _check_line_breaks(table: Table, meant: Columns, path: Path) -> None:
     """Refuse a field in quotation marks that encloses what looks like further rows: it names another file."""
     if not table.delimiter:
         return
-    numeric = [*_positions(meant, "valence"), *meant.raters.values()]
+    numeric = [*_positions(meant, "rating"), *meant.raters.values()]
     shapes = {_shape(row[meant.of["file"]]) for row in table.rows}
     for place, row in zip(table.places, table.rows, strict=True):
         for text in row:
@@ -326,8 +339,8 @@ def _by_clip(rows: Sequence[LabelRow]) -> list[list[LabelRow]]:
 
 
 def _content(row: LabelRow) -> tuple:
-    ratings = {name: None if math.isnan(rating) else rating for name, rating in row.ratings.items()}
-    return row.valence, ratings, row.subset, row.labels, str(row.problem or "").replace(row.place, "")
+    by_rater = {name: None if math.isnan(rating) else rating for name, rating in row.by_rater.items()}
+    return row.rating, by_rater, row.subset, row.labels, str(row.problem or "").replace(row.place, "")
 
 
 def _places(rows: Sequence[LabelRow]) -> str:
@@ -353,10 +366,10 @@ def _without_repeats(rows: Sequence[LabelRow], path: Path, notes: list[str]) -> 
 
 
 def _pivoted(rows: Sequence[LabelRow], path: Path, notes: list[str]) -> list[LabelRow]:
-    """One row a clip, with the ratings of all its raters; the valence is their mean."""
-    if rows and rows[0].ratings:
+    """One row a clip, with the ratings of all its raters; the rating is their mean."""
+    if rows and rows[0].by_rater:
         raise _refusal(
-            path, "has a column of raters and columns valence_a1, ...; give COLUMNS=rater= to ignore it"
+            path, "has a column of raters and a column for each; give COLUMNS=rater= to ignore the former"
         )
     by_clip = _by_clip(rows)
     varying = {
@@ -367,15 +380,6 @@ def _pivoted(rows: Sequence[LabelRow], path: Path, notes: list[str]) -> list[Lab
     }
     if dropped := ", ".join(sorted(varying - _OF_THE_CLIP)):
         notes.append(f"Columns that differ between the rows of one clip are left out: {dropped}.")
-    named = {row.rater for row in rows} - {""}
-    raters = sorted(named, key=lambda name: [*map(_as_number, re.split(r"(\d+)", name))])
-    columns = {rater: f"valence_a{number}" for number, rater in enumerate(raters, 1)}
-    if len(raters) > _MOST_RATERS:
-        notes.append(f"The valence of a clip is the mean of its ratings, of {len(raters):,} raters in all.")
-        columns = {}
-    else:
-        listed = ", ".join(f"{column} {rater}" for rater, column in columns.items())
-        notes.append(f"The table has one row a rating. Its raters are {listed or 'not named'}.")
     found = []
     for of_clip in by_clip:
         first = of_clip[0]
@@ -384,22 +388,25 @@ def _pivoted(rows: Sequence[LabelRow], path: Path, notes: list[str]) -> list[Lab
         for row in of_clip:
             same = (row.subset, {name: row.labels[name] for name in labels}) == (first.subset, labels)
             rater = row.rater or row.place  # ratings without a name are not those of one person
-            if not same or (row.valence is not None and ratings.get(rater, row.valence) != row.valence):
+            if not same or (row.rating is not None and ratings.get(rater, row.rating) != row.rating):
                 raise _refusal(
                     path,
                     f"contradicts itself about {row.id!r} in {_places(of_clip)}; expected one rating of each "
                     "rater, and the same speaker, sex, language, sentence and subset in all rows of a clip",
                 )
-            if row.valence is not None:
-                ratings[rater] = row.valence
+            if row.rating is not None:
+                ratings[rater] = row.rating
         problem = next((row.problem for row in of_clip if row.problem), None)
-        valence = sum(ratings.values()) / len(ratings) if ratings else None
-        of_raters = {column: ratings.get(rater, math.nan) for rater, column in columns.items()}
+        rating = sum(ratings.values()) / len(ratings) if ratings else None
         found.append(
-            replace(first, valence=valence, ratings=of_raters, rater="", labels=labels, problem=problem)
+            replace(first, rating=rating, by_rater=ratings, rater="", labels=labels, problem=problem)
         )
-    return found
+    numbered, note = with_rater_columns(found, {row.rater for row in rows} - {""})
+    notes.append(f"The table has one row a rating. {note}")
+    return numbered
 
 
-def _as_number(part: str) -> tuple[int, str]:
-    return (int(part), "") if part.isdecimal() else (-1, part)
+def with_rater_columns(rows: Sequence[LabelRow], raters: Collection[str]) -> tuple[list[LabelRow], str]:
+    """The rows with a column for each rater in place of the raters' names; see `rater_columns`."""
+    columns, note = rater_columns([row.by_rater for row in rows], [row.id for row in rows], raters)
+    return [replace(row, by_rater=found) for row, found in zip(rows, columns, strict=True)], note

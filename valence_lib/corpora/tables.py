@@ -13,7 +13,7 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -37,6 +37,8 @@ _MARKS = {
 }
 _SEPARATOR_LINE = re.compile(r"\s*\"?sep=(.)\"?\s*", re.IGNORECASE)  # as Excel reads and writes it
 
+_PARQUET = b"PAR1"  # the first bytes of such a file
+
 _MOST_LINES = 5  # that are listed
 
 Row = list[str]
@@ -52,7 +54,7 @@ class Table:
         places: where each row is in its file, such as "line 7".
         form: how the file was read, such as "CSV in UTF-8, separated by commas".
         delimiter: of a text table; "" for others.
-        nested: columns that are left out, because they hold lists, mappings or bytes.
+        nested: columns that are left out, because they hold lists, structs or bytes.
     """
 
     columns: Row
@@ -73,12 +75,12 @@ def read_table(path: Path, is_header: Callable[[Sequence[str]], bool]) -> Table:
     Raises:
         CorpusError: the file cannot be read, or could be read in two ways.
     """
+    if is_parquet(path):
+        return _from_parquet(path)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise CorpusError(f"the table {path} cannot be read: {error.strerror}.") from error
-    if content.startswith(b"PAR1"):
-        return _from_parquet(content, path)
     if content.startswith(b"PK"):
         return _from_excel(content, path, is_header)
     kind = describe(path)
@@ -237,19 +239,100 @@ def _parsed(text: str, place: str, path: Path) -> Any:
 # Tables with types
 
 
-def _from_parquet(content: bytes, path: Path) -> Table:
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins as a Parquet file does; not so where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_PARQUET)) == _PARQUET
+    except OSError:
+        return False
+
+
+def _from_parquet(path: Path) -> Table:
+    columns, rows, nested = parquet_texts(path)
+    places = [f"row {number}" for number in range(1, len(rows) + 1)]
+    return _without_empty_rows(columns, rows, places, "Parquet", nested, path)
+
+
+def parquet_schema(path: Path) -> Any:
+    """The columns of a Parquet file, a `pyarrow.Schema`.
+
+    Raises:
+        CorpusError: it is no Parquet file, or a part of one.
+    """
     import pyarrow
     from pyarrow import parquet
 
     try:
-        frame = parquet.read_table(io.BytesIO(content)).to_pandas()
+        return parquet.read_schema(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        if (kind := describe(path)) and not is_parquet(path):
+            raise _refusal(path, f"is {kind}; expected a Parquet file") from error
+        what = f"cannot be read as Parquet ({error}); if it is truncated, fetch it again"
+        raise _refusal(path, what) from error
+
+
+def parquet_texts(path: Path) -> tuple[Row, list[Row], Row]:
+    """All rows of a Parquet file as texts, empty ones among them.
+
+    Columns of lists, structs and bytes are not read: they may hold gigabytes of audio. Where the library
+    `datasets` wrote the file, classes that are stored as numbers are given by their names.
+
+    Returns:
+        The columns' names, the rows, and the names of the columns that are not read.
+
+    Raises:
+        CorpusError: the file cannot be read.
+    """
+    import pyarrow
+    from pyarrow import parquet, types
+
+    schema = parquet_schema(path)
+    is_left_out = (
+        types.is_nested,
+        types.is_binary,
+        types.is_large_binary,
+        types.is_fixed_size_binary,
+        types.is_binary_view,
+    )
+    nested = [column.name for column in schema if any(kind(column.type) for kind in is_left_out)]
+    try:
+        with parquet.ParquetFile(path) as file:
+            frame = file.read([name for name in schema.names if name not in nested]).to_pandas()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise _refusal(path, f"cannot be read as Parquet: {error}") from error
     if any(name is not None for name in frame.index.names):
         frame = frame.reset_index()  # as audformat stores file, start and end
-    values = [list(row) for row in frame.astype(object).itertuples(index=False, name=None)]
-    places = [f"row {number}" for number in range(1, len(values) + 1)]
-    return _from_values(list(map(str, frame.columns)), values, places, "Parquet", path)
+    columns = list(map(str, frame.columns))
+    features = dataset_features(schema.metadata)
+    texts = []
+    for column, (_, series) in zip(columns, frame.items(), strict=True):
+        # As an object, a number of single precision would get digits that it does not have.
+        values = series.to_numpy() if series.dtype.kind == "f" else series.astype(object)
+        names = features.get(column, {}).get("names")
+        texts.append([_class_name(value, names) for value in values])
+    rows = [list(row) for row in zip(*texts, strict=True)] if texts else [[] for _ in range(len(frame))]
+    return columns, rows, nested
+
+
+def dataset_features(metadata: Mapping[bytes, bytes] | None) -> dict[str, dict[str, Any]]:
+    """The columns of a Parquet file as the library `datasets` describes them in its metadata; else none.
+
+    Source: https://huggingface.co/docs/datasets/about_dataset_features
+    """
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _class_name(value: Any, names: Sequence[str] | None) -> str:
+    """A value as text: the name of a class where the column has classes, of which -1 marks a missing one."""
+    text = cell_text(value)
+    if names and text == "-1":
+        return ""
+    return str(names[int(text)]) if names and text.isdecimal() and int(text) < len(names) else text
 
 
 def _from_excel(content: bytes, path: Path, is_header: Callable[[Sequence[str]], bool]) -> Table:
@@ -269,10 +352,10 @@ def _from_excel(content: bytes, path: Path, is_header: Callable[[Sequence[str]],
         for merged in sheet.merged_cells.ranges:  # one value for several rows, such as a speaker's
             for row, column in merged.cells:
                 grid[row - 1][column - 1] = grid[merged.min_row - 1][merged.min_col - 1]
-        rows = [(f"row {number}", row) for number, row in enumerate(grid, 1) if any(map(_text, row))]
+        rows = [(f"row {number}", row) for number, row in enumerate(grid, 1) if any(map(cell_text, row))]
         if rows:
             (_, header), *others = rows
-            columns = [_text(value) for value in header]
+            columns = [cell_text(value) for value in header]
             found[sheet.title] = columns, [row for _, row in others], [place for place, _ in others]
     fitting = [name for name, (columns, *_) in found.items() if is_header(columns)] or list(found)
     if len(fitting) != 1:
@@ -300,15 +383,20 @@ def _from_values(
     nested = (dict, list, tuple, bytes, np.ndarray)
     kept = [n for n in range(len(columns)) if not any(isinstance(row[n], nested) for row in values)]
     left_out = [str(name) for n, name in enumerate(columns) if n not in kept]
-    rows = [[_text(row[n]) for n in kept] for row in values]
+    rows = [[cell_text(row[n]) for n in kept] for row in values]
+    return _without_empty_rows([cell_text(columns[n]) for n in kept], rows, places, form, left_out, path)
+
+
+def _without_empty_rows(
+    columns: Row, rows: Sequence[Row], places: Sequence[str], form: str, nested: Row, path: Path
+) -> Table:
     filled = [n for n, row in enumerate(rows) if any(row)]
     if not filled:
         raise _refusal(path, "is empty; expected a row for each clip")
-    header = [_text(columns[n]) for n in kept]
-    return Table(header, [rows[n] for n in filled], [places[n] for n in filled], form, nested=left_out)
+    return Table(columns, [rows[n] for n in filled], [places[n] for n in filled], form, nested=nested)
 
 
-def _text(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """A value as it would be written into a CSV; "" where it is missing."""
     if value is None or type(value).__name__ in ("NaTType", "NAType"):
         return ""

@@ -1,6 +1,7 @@
 """Stored samples -> a waveform: float32, mono, with a full scale of 1, at one sample rate, checked."""
 
 import hashlib
+import io
 import math
 import os
 import re
@@ -155,7 +156,13 @@ def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
 # Files
 
 
-def read_audio(path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None) -> Waveform:
+def read_audio(
+    path: str | Path,
+    sample_rate: int,
+    start: float = 0.0,
+    end: float | None = None,
+    content: bytes | None = None,
+) -> Waveform:
     """An audio file, or a segment of it, as a waveform.
 
     Formats that soundfile does not read, such as m4a, wma, webm, amr and the sound of mp4, are read by PyAV
@@ -164,6 +171,7 @@ def read_audio(path: str | Path, sample_rate: int, start: float = 0.0, end: floa
     Args:
         sample_rate: Hz, of the waveform; the file may have any.
         start, end: of the segment, in seconds; None reads to the end of the file.
+        content: the bytes of the file, where they are in memory; `path` is then its name in messages.
 
     Raises:
         ClipError: "unreadable" where there is no such file or no decoder reads it, "empty" where `end` is not
@@ -177,7 +185,7 @@ def read_audio(path: str | Path, sample_rate: int, start: float = 0.0, end: floa
     if end is not None and end <= start:
         raise ClipError("empty", f"{segment} is empty; expected an end after its start.")
     with _decoding(path):
-        blocks = list(_decode(path, _LONGEST_BLOCK, start, end))
+        blocks = list(_decode(path, _LONGEST_BLOCK, start, end, content))
     downmix = _Downmix()
     waveform = np.concatenate([downmix.add(samples) for _, samples in blocks])
     downmix.check()
@@ -229,20 +237,24 @@ def _problem(error: Exception) -> str:
 
 
 def _decode(
-    path: Path, block_seconds: int, start: float = 0.0, end: float | None = None
+    path: Path,
+    block_seconds: int,
+    start: float = 0.0,
+    end: float | None = None,
+    content: bytes | None = None,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """The sample rate of a file (Hz) with each block of its samples [shape=(n_samples, channels)]."""
     import soundfile
 
-    if not path.is_file():
+    if content is None and not path.is_file():
         raise ClipError("unreadable", f"there is no file '{name_text(path.name)}'.")
     try:
-        # As bytes, since soundfile encodes no names that are not UTF-8.
-        file = soundfile.SoundFile(os.fsencode(path))
+        # The name as bytes, since soundfile encodes no names that are not UTF-8.
+        file = soundfile.SoundFile(os.fsencode(path) if content is None else io.BytesIO(content))
     except (soundfile.LibsndfileError, TypeError) as error:
-        if kind := describe(path):
+        if kind := describe(path) if content is None else "empty (0 bytes)" * (not content):
             raise RuntimeError(f"it is {kind}") from error
-        yield from _decode_by_pyav(path, block_seconds, start, end, _problem(error))
+        yield from _decode_by_pyav(path, block_seconds, start, end, _problem(error), content)
         return
     with file:
         if file.format in _NO_AUDIO_FORMATS:
@@ -298,14 +310,15 @@ def _check_segment(first: int, last: int | None, n_samples: int, rate: int, n_de
 
 
 def _decode_by_pyav(
-    path: Path, block_seconds: int, start: float, end: float | None, problem: str
+    path: Path, block_seconds: int, start: float, end: float | None, problem: str, content: bytes | None
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """As `_decode`, for what soundfile does not read because of a `problem`."""
+    file = path.open("rb") if content is None else io.BytesIO(content)
     try:
         import av
     except ImportError:
-        with path.open("rb") as content:
-            known = path.suffix.lower() in PYAV_SUFFIXES or _PYAV_CONTENT.match(content.read(16))
+        with file:
+            known = path.suffix.lower() in PYAV_SUFFIXES or _PYAV_CONTENT.match(file.read(16))
         if not known:
             raise RuntimeError(problem) from None
         raise RuntimeError(
@@ -315,8 +328,8 @@ def _decode_by_pyav(
     options = {"format_whitelist": _PYAV_FORMATS, "protocol_whitelist": ""}
     try:
         with (
-            path.open("rb") as content,
-            av.open(content, container_options=options, metadata_errors="replace") as container,
+            file,
+            av.open(file, container_options=options, metadata_errors="replace") as container,
         ):
             stream = container.streams.best("audio")
             if stream is None:

@@ -24,7 +24,7 @@ _METRICS = "mse", "ccc"
 
 def sampled(clips: pd.DataFrame) -> np.ndarray:
     """The rows of the rated clips, or of MAX_CLIPS of them at random where there are more."""
-    rated = np.flatnonzero(clips["valence"].notna())
+    rated = np.flatnonzero(clips["rating"].notna())
     return np.sort(np.random.default_rng(_SEED).permutation(rated)[:MAX_CLIPS])
 
 
@@ -65,7 +65,7 @@ def predict_groupings(
         fits += [(grouping, own, rows[subsets == "test"]) for own, subsets in zip(known, folds, strict=True)]
         trained = float(np.mean([len(own) for own in known] or [0]))
         about.append({"grouping": grouping, "why": why, "trained": trained})
-    columns = training_data.clips[["id", "speaker", "valence"]].rename(columns={"valence": "truth"})
+    columns = training_data.clips[["id", "speaker", "rating"]].rename(columns={"rating": "truth"})
     frames = [columns.iloc[:0].assign(grouping="", prediction=0.0)]
     for grouping, inside, out in fits:
         run = fitted(training_data, with_chosen_layer(training_data, settings, inside), inside, rows)
@@ -77,7 +77,7 @@ def predict_groupings(
 
 def names_speakers(clips: pd.DataFrame) -> bool:
     """Whether every rated clip has the name of its speaker."""
-    return bool((clips.loc[clips["valence"].notna(), "speaker"] != "").all())
+    return bool((clips.loc[clips["rating"].notna(), "speaker"] != "").all())
 
 
 def measure(content: Mapping[str, Any], predictions: pd.DataFrame) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def raters(clips: pd.DataFrame) -> dict[str, Any] | None:
     """How well single raters agree with the others: a ceiling for models.
 
     Args:
-        clips: with one column a rater, valence_a1, valence_a2, ...; NaN where a rating is missing. Clips with
+        clips: with one column a rater, rating_a1, rating_a2, ...; NaN where a rating is missing. Clips with
             fewer than two ratings do not count.
 
     Returns:

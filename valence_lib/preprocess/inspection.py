@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from valence_lib.corpora.sources import WHAT_IS_TAKEN, Clip, Corpus, open_corpus
+from valence_lib.corpora.columns import RATER_COLUMN
+from valence_lib.corpora.opening import WHAT_IS_TAKEN, open_corpus
+from valence_lib.corpora.sources import Clip, Corpus
 from valence_lib.corpora.waveforms import Waveform, check_waveform, digest
 from valence_lib.errors import ClipError, CorpusError
 from valence_lib.preprocess.parallel import in_chunks
@@ -36,7 +38,7 @@ class Inspection:
 
     Args:
         clips: one row a usable clip, in the corpus's order: index (its position in the corpus), id, subset
-            ("" where the corpus defines none), valence (NaN in an unlabelled test subset), speaker,
+            ("" where the corpus defines none), rating (NaN in an unlabelled test subset), speaker, corpus,
             n_samples, duration_seconds, digest (SHA-256 of the waveform), then all labels and raters; and
             where features were stored, shard and first_frame: their file, and their place in it.
         quarantine: one row a refused clip: index, id, subset, reason, message, twin (the usable clip with
@@ -57,25 +59,29 @@ def check_labels(corpus: Corpus, settings: CorpusSettings, protocol: str = "", n
     """Refuse a corpus whose ratings or speakers cannot be used, before any audio is decoded.
 
     Args:
-        settings: the range of the ratings, and the seed of the split.
+        settings: the seed of the split.
         protocol, n_folds: of the split that will be made, as `splits.make_splits` takes them; "" for none.
 
     Raises:
         CorpusError: a rating is beyond the range, all ratings are equal, no clip is rated, or there are too
             few clips or speakers for the split.
     """
-    valences = corpus.valences()
-    rated = np.isfinite(valences)
+    target = corpus.target
+    if corpus.unrated:
+        raise CorpusError(corpus.unrated)
+    ratings = corpus.ratings()
+    rated = np.isfinite(ratings)
     if not rated.any():
         first = "".join(f"\n  {problem}" for problem in _problems(corpus))
         raise CorpusError(
-            f"none of the {len(corpus)} clips of {corpus.name!r} has a rating to learn from.{first}"
+            f"none of the {len(corpus)} clips of {corpus.name!r} has a rating of {target.name} to learn from."
+            f"{first}"
         )
     lowest, highest = (np.where(np.isfinite(bound), bound, np.nan) for bound in corpus.rating_bounds())
     low, high = np.nanmin(lowest), np.nanmax(highest)
-    beyond = np.flatnonzero((lowest < settings.valence_low) | (highest > settings.valence_high))
+    beyond = np.flatnonzero((lowest < target.low) | (highest > target.high))
     if beyond.size:
-        outer = np.where(lowest < settings.valence_low, lowest, highest)[beyond]
+        outer = np.where(lowest < target.low, lowest, highest)[beyond]
         first = ", ".join(
             f"{corpus.ids[n]!r} {value:g}" for n, value in zip(beyond, outer[:_MOST_SHOWN], strict=False)
         )
@@ -84,14 +90,15 @@ def check_labels(corpus: Corpus, settings: CorpusSettings, protocol: str = "", n
         )
         raise CorpusError(
             f"{beyond.size:,} of {rated.sum():,} ratings of {corpus.name!r} are not between "
-            f"{settings.valence_low:g} and {settings.valence_high:g} ({first}{', ...' * (beyond.size > 3)}). "
+            f"{target.low:g} and {target.high:g} ({first}{', ...' * (beyond.size > 3)}). "
             f"The lowest is {low:g} and the highest {high:g}: give the ends of their scale, such as "
             f"RANGE={math.floor(low)},{math.ceil(high)}, or RANGE=auto, or correct these ratings.{code}"
         )
-    if valences[rated].min() == valences[rated].max():
+    if ratings[rated].min() == ratings[rated].max():
         raise CorpusError(
-            f"all {rated.sum():,} ratings of {corpus.name!r} are {valences[rated][0]:g}; expected ratings "
-            "that differ. Correct the column of the valence, or give another one, as in COLUMNS=valence=NAME."
+            f"all {rated.sum():,} ratings of {corpus.name!r} are {ratings[rated][0]:g}; expected ratings "
+            f"that differ. Correct the column {target.name}, or give another one, as in "
+            f"COLUMNS={target.name}=NAME."
         )
     if protocol:
         import pandas as pd
@@ -99,8 +106,9 @@ def check_labels(corpus: Corpus, settings: CorpusSettings, protocol: str = "", n
         from valence_lib.preprocess.splits import make_splits
 
         subsets = [corpus.subset(index) for index in range(len(corpus))]
-        table = {"id": corpus.ids, "subset": subsets, "valence": valences, "speaker": corpus.speakers()}
-        clips = pd.DataFrame(table)
+        clips = pd.DataFrame({"id": corpus.ids, "subset": subsets, "rating": ratings})
+        clips["speaker"] = corpus.speakers()
+        clips["corpus"] = [corpus.part_of(index) for index in range(len(corpus))]
         make_splits(clips[rated | (clips["subset"] == "test")], protocol, n_folds, settings.seed)
 
 
@@ -113,26 +121,6 @@ def _problems(corpus: Corpus) -> Iterator[str]:
             yield f"{corpus.ids[index]}: {error}"
 
 
-def observed_range(corpus: Corpus) -> tuple[float, float]:
-    """The lowest and the highest rating of a corpus, rounded down and up to whole numbers, for RANGE=auto.
-
-    Raises:
-        CorpusError: no clip is rated, all ratings are equal, or one number is so far from all others that it
-            may mark missing ratings, as -99 and 9 do.
-    """
-    check_labels(corpus, CorpusSettings(-math.inf, math.inf))
-    lowest, highest = corpus.rating_bounds()
-    values = np.concatenate([lowest, highest])
-    values = np.unique(values[np.isfinite(values)])
-    for outer, others in ((values[0], values[1:]), (values[-1], values[:-1])):
-        if len(others) > 1 and np.abs(others - outer).min() >= np.ptp(others):
-            raise CorpusError(
-                f"the ratings of {corpus.name!r} lie between {others[0]:g} and {others[-1]:g}, but for "
-                f"{outer:g}. Where it marks a missing rating, leave the cell empty; else give RANGE=low,high."
-            )
-    return float(np.floor(values[0])), float(np.ceil(values[-1]))
-
-
 def inspect_corpus(
     corpus: Corpus,
     settings: CorpusSettings,
@@ -140,6 +128,7 @@ def inspect_corpus(
     folder: Path | None = None,
     workers: int | None = None,
     progress: bool = True,
+    needs_ratings: bool = True,
 ) -> Inspection:
     """Read every clip once, find the usable ones and, if asked, store their features.
 
@@ -147,11 +136,12 @@ def inspect_corpus(
     are not computed again.
 
     Args:
-        settings: the range of the ratings, and how many clips of each speaker to take.
+        settings: how many clips of each speaker to take.
         folder: of the feature store, for all usable clips, with those beyond `clips_per_speaker`; None to
             check alone.
         workers: number of processes; None takes one a core, and only this one for a small corpus.
         progress: show a bar on standard error where that is a terminal.
+        needs_ratings: refuse clips without a rating; False describes a corpus that has none.
 
     Raises:
         CorpusError: no clip is usable, or `check_labels` refuses the ratings.
@@ -159,8 +149,9 @@ def inspect_corpus(
     """
     import pandas as pd
 
-    check_labels(corpus, settings)
-    task = partial(_inspect_chunk, features, folder)
+    if needs_ratings:
+        check_labels(corpus, settings)
+    task = partial(_inspect_chunk, features, folder, needs_ratings)
     chunks = in_chunks(corpus, task, workers, _MANY_CLIPS, "preprocess" if progress else "")
     usable, refused = ([row for chunk in chunks for row in chunk[kind]] for kind in (0, 1))
     if not usable:
@@ -183,42 +174,50 @@ def inspect_corpus(
     doubles = twins[["index", "id", "subset"]].assign(reason="duplicate", message=message, twin=twin)
     clips = clips.drop(index=twins.index).reset_index(drop=True)
     quarantine = pd.DataFrame([*refused, *doubles.to_dict("records")], columns=QUARANTINE_COLUMNS)
-    if clips["valence"].isna().all():
+    # Corpora differ in their labels.
+    texts = [name for name in clips if not pd.api.types.is_numeric_dtype(clips[name])]
+    clips[texts] = clips[texts].fillna("")
+    if needs_ratings and clips["rating"].isna().all():
         raise CorpusError(
-            f"none of the {len(clips)} usable clips of {corpus.name!r} has a rating to learn from."
+            f"none of the {len(clips)} usable clips of {corpus.name!r} has a rating of {corpus.target.name} "
+            "to learn from."
         )
     return Inspection(clips, quarantine.sort_values("index", ignore_index=True))
 
 
 def _inspect_chunk(
-    features: FeatureSettings, folder: Path | None, corpus: Corpus, first: int
+    features: FeatureSettings, folder: Path | None, needs_ratings: bool, corpus: Corpus, first: int
 ) -> tuple[list[_Row], list[_Row]]:
     """Rows of the usable and of the refused clips of `corpus`, whose first clip has the index `first`."""
     usable, refused = list[_Row](), list[_Row]()
-    waveforms: list[Waveform] = []
+    waveforms, rows = list[Waveform](), list[_Row]()
     for position, clip_id in enumerate(corpus.ids):
+        found = {"index": first + position, "id": clip_id, "subset": corpus.subset(position)}
         try:
             clip = corpus.read(position)
             check_waveform(clip.waveform, features.n_fft)
-            _check_label(clip)
         except ClipError as error:
-            found = {"index": first + position, "id": clip_id, "subset": corpus.subset(position)}
             refused.append(found | {"reason": error.reason, "message": str(error), "twin": ""})
             continue
-        usable.append({"index": first + position, **_describe(clip)})
+        row = {"index": first + position, **_describe(clip, corpus.part_of(position))}
+        if (problem := _label_problem(clip, corpus.target.name)) is not None and needs_ratings:
+            refused.append(found | {"reason": problem.reason, "message": str(problem), "twin": ""})
+        else:
+            usable.append(row)
         if folder:
+            # Clips without a rating too, so that reports on several targets share their shards.
             waveforms.append(clip.waveform)
+            rows.append(row)
             if sum(map(len, waveforms)) >= _MOST_SAMPLES:
-                _store(folder, waveforms, usable, features)
-                waveforms = []
+                _store(folder, waveforms, rows, features)
+                waveforms, rows = [], []
     if folder and waveforms:
-        _store(folder, waveforms, usable, features)
+        _store(folder, waveforms, rows, features)
     return usable, refused
 
 
-def _store(folder: Path, waveforms: list[Waveform], usable: list[_Row], features: FeatureSettings) -> None:
-    """Store the features of the last clips of `usable`, and note there their place."""
-    rows = usable[-len(waveforms) :]
+def _store(folder: Path, waveforms: list[Waveform], rows: list[_Row], features: FeatureSettings) -> None:
+    """Store the features of some clips, and note in their rows the place."""
     shard = write_shard(folder, waveforms, [str(row["digest"]) for row in rows], features)
     first_frame = 0
     for row, waveform in zip(rows, waveforms, strict=True):
@@ -226,28 +225,34 @@ def _store(folder: Path, waveforms: list[Waveform], usable: list[_Row], features
         first_frame += features.frames(waveform.size)
 
 
-def _check_label(clip: Clip) -> None:
-    if clip.valence is None:
+def _label_problem(clip: Clip, target: str) -> ClipError | None:
+    if clip.rating is None:
         if clip.subset != "test":
-            raise ClipError("label missing", "the clip has no valence; only test clips may lack it.")
-    elif not math.isfinite(clip.valence):
-        raise ClipError("label not a number", f"the valence is {clip.valence}.")
+            return ClipError("label missing", f"the clip has no {target}; only test clips may lack it.")
+    elif not math.isfinite(clip.rating):
+        return ClipError("label not a number", f"the {target} is {clip.rating}.")
+    return None
 
 
-def _describe(clip: Clip) -> dict[str, object]:
+def _describe(clip: Clip, corpus: str) -> dict[str, object]:
     measured = {
         "id": clip.id,
         "subset": clip.subset,
-        "valence": math.nan if clip.valence is None else clip.valence,
+        "rating": math.nan if clip.rating is None else clip.rating,
         "speaker": clip.speaker,
+        "corpus": corpus,
         "n_samples": clip.waveform.size,
         "duration_seconds": clip.waveform.size / clip.sample_rate,
         "digest": digest(clip.waveform),
     }
     # A column of the labels does not replace what was measured.
-    own = {"index", *measured, "shard", "first_frame"}
-    labels = {column: text for column, text in clip.labels.items() if column not in own}
-    return measured | labels | dict(clip.ratings)
+    own = {"index", *measured, "shard", "first_frame", "fold"}
+    labels = {
+        column: text
+        for column, text in clip.labels.items()
+        if column not in own and not RATER_COLUMN.fullmatch(column)
+    }
+    return measured | labels | dict(clip.by_rater)
 
 
 def summarise(inspection: Inspection, corpus: Corpus) -> str:
@@ -255,40 +260,62 @@ def summarise(inspection: Inspection, corpus: Corpus) -> str:
     import pandas as pd
 
     clips, quarantine = inspection.clips, inspection.quarantine
-    durations, valence = clips["duration_seconds"], clips["valence"].dropna()
+    durations, ratings, target = clips["duration_seconds"], clips["rating"].dropna(), corpus.target
     speakers = clips.loc[clips["speaker"] != "", "speaker"]
+    rated = (
+        f"{ratings.min():g} to {ratings.max():g} on a scale of {target.low:g} to {target.high:g}, mean "
+        f"{ratings.mean():.3f}, variance {ratings.var(ddof=0):.4f}, {len(clips) - len(ratings)} clips without"
+    )
+    raters = [name for name in clips if RATER_COLUMN.fullmatch(str(name))]
     lines = [
         f"corpus     {corpus.name}: {len(corpus)} clips, {len(clips)} taken, {len(quarantine)} in quarantine",
         f"read as    {corpus.form}",
         *(f"note       {note}" for note in corpus.notes),
         f"duration   {durations.min():.2f} to {durations.max():.2f} s, mean {durations.mean():.2f} s, "
         f"{durations.sum() / 3600:.3f} h in all",
-        f"valence    {valence.min():g} to {valence.max():g}, mean {valence.mean():.3f}, "
-        f"variance {valence.var(ddof=0):.4f}, {len(clips) - len(valence)} clips without",
+        f"{target.name:10} {rated if len(ratings) else 'no ratings'}",
         f"speakers   {speakers.nunique() or 'not named: training and test may share voices'}"
         + f", unknown for {len(clips) - len(speakers)} clips" * (0 < len(speakers) < len(clips)),
     ]
-    if subsets := [f"{subset} {n}" for subset, n in clips["subset"].value_counts().items() if subset]:
-        lines.append(f"subsets    {', '.join(subsets)}")
-    bins, edges = pd.cut(valence, 8, retbins=True)
-    heights = bins.value_counts(sort=False)
-    for low, high, n in zip(edges[:-1], edges[1:], heights, strict=True):
-        lines.append(f"  {low:5.2f} to {high:5.2f}  {'#' * round(40 * n / heights.max())} {n}")
+    if raters:
+        lines.append(f"raters     {len(raters)}, {clips[raters].count(axis=1).mean():.1f} ratings a clip")
+    for column, title in (("subset", "subsets"), ("corpus", "corpora")):
+        counts = [f"{name} {n}" for name, n in clips[column].value_counts().items() if name]
+        if counts and (column == "subset" or len(counts) > 1):
+            lines.append(f"{title:10} {', '.join(counts)}")
+    for part in corpus.parts:
+        lines += [
+            f"{key:10} {part.about[key]}" for key in ("terms", "citation", "source") if part.about.get(key)
+        ]
+    if corpus.unrated:
+        lines.append(f"note       {corpus.unrated}")
+    if len(ratings):
+        bins, edges = pd.cut(ratings, 8, retbins=True)
+        heights = bins.value_counts(sort=False)
+        for low, high, n in zip(edges[:-1], edges[1:], heights, strict=True):
+            lines.append(f"  {low:5.2f} to {high:5.2f}  {'#' * round(40 * n / heights.max())} {n}")
     lines += [f"quarantine {reason}: {n}" for reason, n in quarantine["reason"].value_counts().items()]
     lines += [f"  {row.id}: {row.reason}: {row.message}" for row in quarantine.itertuples()]
     return "\n".join(lines)
 
 
-def check_corpus(corpus: str | Path | Corpus, valence_low: float = 1.0, valence_high: float = 5.0) -> str:
+def inspect(corpus: Corpus) -> Inspection:
+    """Read all clips of a corpus, which may have no ratings, without storing features.
+
+    Raises:
+        CorpusError: no clip is usable, or the ratings cannot be used.
+    """
+    return inspect_corpus(corpus, CorpusSettings(), FeatureSettings(), needs_ratings=not corpus.unrated)
+
+
+def check_corpus(corpus: str | Path | Corpus, scale: str = "", target: str = "valence") -> str:
     """Read a corpus and describe it in words: counts, durations, ratings, and every clip that cannot be used.
 
     Args:
-        corpus: as `open_corpus` takes or returns it.
-        valence_low, valence_high: the rating scale.
+        corpus, scale, target: as `open_corpus` takes them; or the corpus that it returns.
 
     Raises:
         CorpusError: there is no such corpus, or no clip is usable.
     """
-    clips_of = corpus if isinstance(corpus, Corpus) else open_corpus(corpus)
-    settings = CorpusSettings(valence_low, valence_high)
-    return summarise(inspect_corpus(clips_of, settings, FeatureSettings()), clips_of)
+    clips_of = corpus if isinstance(corpus, Corpus) else open_corpus(corpus, target=target, scale=scale)
+    return summarise(inspect(clips_of), clips_of)

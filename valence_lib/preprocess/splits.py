@@ -1,7 +1,8 @@
 """Splits: assignments of clips to training, validation and test subsets.
 
-The protocol "holdout" has one split, "cv" one for each fold. Clips of one group (a speaker, a sentence) stay
-together. Of some random draws, the one in which the subsets differ least in size and valence is taken.
+The protocol "holdout" has one split, "cv" one for each fold, "corpora" one for each corpus. Clips of one
+group (a speaker, a sentence) stay together. Of some random draws, the one in which the subsets differ least
+in size and rating is taken.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,9 +38,10 @@ class SplitResult:
 
     Args:
         protocol: one of PROTOCOLS.
-        by: what no two subsets share: "speaker", nothing for "random", or what the "corpus" itself defines.
+        by: what no two subsets share: "speaker", nothing for "random", or what the "corpus" itself defines;
+            "corpora" where each corpus is tested by a model that is trained on the others.
         splits: of "train", "validation", "test" and "unlabelled".
-        subset [shape=(clips,)]: that of the holdout; in a cross-validation "out_of_fold" or "unlabelled".
+        subset [shape=(clips,)]: that of the holdout; otherwise "out_of_fold" or "unlabelled".
         shared_speakers: the speakers with clips in more than one subset of a split.
     """
 
@@ -74,8 +76,13 @@ def make_splits(clips: pd.DataFrame, protocol: str, n_folds: int, seed: int) -> 
     "cv" assigns all rated clips to folds, by speaker where every clip names one, whatever subsets the corpus
     defines. Each fold is tested by a model that is trained on the others; one of these validates.
 
+    "corpora" tests each corpus by a model that is trained on the others, of which a fifth validates.
+
+    Several corpora are split one by one, and each fold has clips of all. Where all clips of one corpus are
+    test clips, the others have none.
+
     Args:
-        clips: with id, subset, valence and speaker, as `inspect_corpus` makes them.
+        clips: with id, subset, rating, speaker and corpus, as `inspect_corpus` makes them.
         protocol: one of PROTOCOLS.
         n_folds: of a cross-validation.
 
@@ -85,14 +92,18 @@ def make_splits(clips: pd.DataFrame, protocol: str, n_folds: int, seed: int) -> 
     """
     if protocol not in PROTOCOLS:
         raise SettingsError(unknown_name("protocol", protocol, PROTOCOLS))
-    rated = clips["valence"].notna().to_numpy()
+    rated = clips["rating"].notna().to_numpy()
     if protocol == "holdout":
-        subset, by = _holdout(clips, rated, seed)
+        subset, by = _holdouts(clips, rated, seed)
         splits = {"": subset}
     else:
         by = "speaker" if (clips["speaker"][rated] != "").all() else "random"
+        if protocol == "cv":
+            folds = fold_splits(clips[rated], by, n_folds, seed)
+        else:
+            folds, by = _corpus_splits(clips[rated], by, seed), "corpora"
         splits = {}
-        for number, of_rated in enumerate(fold_splits(clips[rated], by, n_folds, seed)):
+        for number, of_rated in enumerate(folds):
             splits[f"{FOLD}{number}"] = np.full(len(clips), "unlabelled", dtype="<U10")
             splits[f"{FOLD}{number}"][rated] = of_rated
         subset = np.where(rated, OUT_OF_FOLD, "unlabelled")
@@ -104,14 +115,56 @@ def make_splits(clips: pd.DataFrame, protocol: str, n_folds: int, seed: int) -> 
     return SplitResult(protocol, by, splits, subset, sorted(shared))
 
 
-def _holdout(clips: pd.DataFrame, rated: NDArray[np.bool_], seed: int) -> tuple[NDArray[np.str_], str]:
-    """The subset of each clip, and what no two subsets share."""
+def _holdouts(clips: pd.DataFrame, rated: NDArray[np.bool_], seed: int) -> tuple[NDArray[np.str_], str]:
+    """The subset of each clip, split corpus by corpus, and what no two subsets share."""
+    corpora = clips["corpus"].to_numpy(dtype=str)
     given = clips["subset"].to_numpy(dtype=str)
-    valence = clips["valence"].to_numpy(np.float64)
+    names = list(dict.fromkeys(corpora))
+    tested = [name for name in names if (given[rated & (corpora == name)] == "test").all()]
+    if len(tested) == len(names):  # a corpus of test clips alone is refused below
+        tested = []
+    subsets, ways = np.where(rated, "test", "unlabelled").astype("<U10"), []
+    for name in names:
+        rows = corpora == name
+        if name not in tested:
+            subsets[rows], way = _holdout(clips[rows], rated[rows], seed, draw_test=not tested)
+            ways.append(way)
+    return subsets, next((way for way in ("random", "speaker") if way in ways), "corpus")
+
+
+def _corpus_splits(clips: pd.DataFrame, by: str, seed: int) -> list[NDArray[np.str_]]:
+    """For each corpus, the split that tests it; the others are training and validation clips."""
+    corpora = clips["corpus"].to_numpy(dtype=str)
+    names = list(dict.fromkeys(corpora))
+    if len(names) < 2:
+        raise CorpusError(
+            "PROTOCOL=corpora was given for one corpus; expected two or more, as in CORPUS=first,second."
+        )
+    rating = clips["rating"].to_numpy(np.float64)
+    groups = _groups(clips, by)
+    held = np.zeros(len(clips), bool)
+    for name in names:
+        rows = np.flatnonzero(corpora == name)
+        if len(set(groups[rows])) < 2:
+            raise CorpusError(
+                f"the corpus {name!r} has one speaker; expected two or more, to validate on one."
+            )
+        held[rows[_draw_off(rating[rows], groups[rows], _SHARE, 1, np.random.default_rng(seed))]] = True
+    rest = np.where(held, "validation", "train")
+    return [np.where(corpora == name, "test", rest).astype("<U10") for name in names]
+
+
+def _holdout(
+    clips: pd.DataFrame, rated: NDArray[np.bool_], seed: int, draw_test: bool
+) -> tuple[NDArray[np.str_], str]:
+    """The subset of each clip of one corpus, and what no two subsets share."""
+    given = clips["subset"].to_numpy(dtype=str)
+    rating = clips["rating"].to_numpy(np.float64)
     subsets = np.where(rated, given, "unlabelled").astype("<U10")
     free = rated & ((given == "") | (given == "train"))
     subsets[free] = "train"
-    wanted = [subset for subset in ("test", "validation") if not (subsets == subset).any()]
+    drawn = ("test", "validation") if draw_test else ("validation",)
+    wanted = [subset for subset in drawn if not (subsets == subset).any()]
     if not wanted and free.any():
         return subsets, "corpus"
     speakers = clips["speaker"].to_numpy(dtype=str)
@@ -126,12 +179,12 @@ def _holdout(clips: pd.DataFrame, rated: NDArray[np.bool_], seed: int) -> tuple[
         rest = np.flatnonzero(subsets == "train")
         groups = speakers[rest] if by_speaker else np.arange(len(rest)).astype(str)
         share = _SHARE * n_free / len(rest)
-        subsets[rest[_draw_off(valence[rest], groups, share, len(wanted) - number, generator)]] = subset
+        subsets[rest[_draw_off(rating[rest], groups, share, len(wanted) - number, generator)]] = subset
     return subsets, "speaker" if by_speaker else "random"
 
 
 def _draw_off(
-    valence: NDArray, groups: NDArray, share: float, n_stay: int, generator: np.random.Generator
+    rating: NDArray, groups: NDArray, share: float, n_stay: int, generator: np.random.Generator
 ) -> NDArray[np.bool_]:
     """Which clips to take for a subset: about that share of them, in whole groups, of which `n_stay` stay."""
     _, group = np.unique(groups, return_inverse=True)
@@ -141,9 +194,9 @@ def _draw_off(
         order = generator.permutation(len(sizes))
         reached = sizes[order].cumsum()[:-n_stay]
         drawn = np.isin(group, order[: 1 + np.abs(reached - share * len(group)).argmin()])
-        inside, outside = valence[drawn], valence[~drawn]
+        inside, outside = rating[drawn], rating[~drawn]
         difference = abs(inside.mean() - outside.mean()) + abs(inside.std() - outside.std())
-        return abs(drawn.mean() - share) / share + difference / max(valence.std(), 1e-9), drawn
+        return abs(drawn.mean() - share) / share + difference / max(rating.std(), 1e-9), drawn
 
     return _most_balanced(draw, _HOLDOUT_DRAWS)
 
@@ -155,8 +208,8 @@ def fold_splits(clips: pd.DataFrame, grouping: str, n_folds: int, seed: int) -> 
     sentences; clips that share a speaker or a sentence with the test clips, but not both, are unused.
 
     Args:
-        clips: with valence, and with speaker and sentence where the grouping needs them; sentences of two
-            languages differ where there is a column language.
+        clips: with rating and corpus, and with speaker and sentence where the grouping needs them; sentences
+            of two languages differ where there is a column language. Every fold has clips of each corpus.
         grouping: one of GROUPINGS: what test clips share with no training clip.
         n_folds: three or more; of few sentences there are as many folds as sentences.
 
@@ -173,16 +226,17 @@ def fold_splits(clips: pd.DataFrame, grouping: str, n_folds: int, seed: int) -> 
         raise SettingsError(
             f"{n_folds} folds were asked for; expected 3 or more: to test, to validate and to train on."
         )
-    valence = clips["valence"].to_numpy(np.float64)
+    rating = clips["rating"].to_numpy(np.float64)
     by = "speaker" if grouping == "both" else grouping
-    groups = _groups(clips, by)
+    groups, corpora = _groups(clips, by), clips["corpus"].to_numpy(dtype=str)
     if grouping == "sentence":
-        n_folds = max(_FEWEST_FOLDS, min(n_folds, len(set(groups))))
-    fold = _deal(valence, groups, n_folds, by, seed)
+        fewest = min(len(set(groups[corpora == name])) for name in set(corpora))
+        n_folds = max(_FEWEST_FOLDS, min(n_folds, fewest))
+    fold = _deal_each(rating, groups, corpora, n_folds, by, seed)
     splits = [_split(fold, number, n_folds) for number in range(n_folds)]
     if grouping != "both":
         return splits
-    half = _deal(valence, _groups(clips, "sentence"), _SENTENCE_GROUPS, "sentence", seed)
+    half = _deal_each(rating, _groups(clips, "sentence"), corpora, _SENTENCE_GROUPS, "sentence", seed)
     return [
         np.where((subsets == "test") == (half == number), subsets, UNUSED)
         for subsets in splits
@@ -212,8 +266,24 @@ def _split(fold: NDArray[np.int64], number: int, n_folds: int) -> NDArray[np.str
     return subsets
 
 
+def _deal_each(
+    rating: NDArray[np.float64],
+    groups: NDArray[np.str_],
+    corpora: NDArray[np.str_],
+    n_folds: int,
+    what: str,
+    seed: int,
+) -> NDArray[np.int64]:
+    """The fold of each clip, dealt corpus by corpus."""
+    fold = np.empty(len(rating), np.int64)
+    for name in dict.fromkeys(corpora):
+        rows = corpora == name
+        fold[rows] = _deal(rating[rows], groups[rows], n_folds, what, seed)
+    return fold
+
+
 def _deal(
-    valence: NDArray[np.float64], groups: NDArray[np.str_], n_folds: int, what: str, seed: int
+    rating: NDArray[np.float64], groups: NDArray[np.str_], n_folds: int, what: str, seed: int
 ) -> NDArray[np.int64]:
     """The fold of each clip: whole groups in random order, each to the fold that has fewest clips."""
     names, group = np.unique(groups, return_inverse=True)
@@ -231,12 +301,12 @@ def _deal(
             fold_of_group[number] = n_clips.argmin()
             n_clips[fold_of_group[number]] += sizes[number]
         fold = fold_of_group[group]
-        mean = np.bincount(fold, valence) / n_clips
-        deviation = np.sqrt(np.maximum(np.bincount(fold, valence**2) / n_clips - mean**2, 0))
-        difference = (mean.std() + deviation.std()) / max(valence.std(), 1e-9)
+        mean = np.bincount(fold, rating) / n_clips
+        deviation = np.sqrt(np.maximum(np.bincount(fold, rating**2) / n_clips - mean**2, 0))
+        difference = (mean.std() + deviation.std()) / max(rating.std(), 1e-9)
         return n_clips.std() / n_clips.mean() + difference, fold
 
-    return _most_balanced(draw, _FOLD_DRAWS if len(names) < len(valence) else _FOLD_DRAWS // 10)
+    return _most_balanced(draw, _FOLD_DRAWS if len(names) < len(rating) else _FOLD_DRAWS // 10)
 
 
 def _most_balanced(draw: Callable[[], tuple[float, NDArray]], n_draws: int) -> NDArray:

@@ -174,7 +174,7 @@ def architecture_alt_text(model: nn.Module, width: int) -> str:
     steps = ", ".join(named).replace(" ()", "").replace("\n", "; ")
     return (
         f"{type(model).__name__} as a chain of layers, from the log-mel spectrogram (T frames by {width} "
-        f"columns) through {steps} to one valence, {sum(layer.parameters for layer in layers):,} parameters."
+        f"columns) through {steps} to one number, {sum(layer.parameters for layer in layers):,} parameters."
     )
 
 
@@ -196,7 +196,7 @@ def plot_architecture(model: nn.Module, width: int) -> Figure:
     layers = describe_layers(model, width)
     source = Layer("", f"log-mel spectrogram (T × {width})", "", "", f"T × {width}", 0)
     called = [layer for layer in layers if layer.output_shape]
-    chain = [source, *called, Layer("", "valence (1)", "", "1", "", 0)]
+    chain = [source, *called, Layer("", "prediction (1)", "", "1", "", 0)]
     heights = [_LINE * (1 + len(_lines_below(layer))) + 0.1 for layer in chain]
     top = 0.3 + sum(heights) + _ARROW * (len(chain) - 1)
     middle = _MARGIN + _BOX / 2

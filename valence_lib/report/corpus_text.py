@@ -3,6 +3,7 @@
 | where | function |
 | --- | --- |
 | a sentence in Markdown, for `rendering.prose` and captions | `literal`, or `code` for names of files |
+| a sentence in Markdown whose web addresses are links | `linked` |
 | alternative texts, labels of players, other sentences without markup | `plain` |
 | cells of tables, which `rendering.table` takes as they are | `visible`, which it calls itself |
 | ticks and titles of figures | `figure_labels` |
@@ -32,6 +33,7 @@ _HIDDEN = re.compile(
     "\ud800-\udfff\ufdd0-\ufdef\U000e0000-\U000e007f]"
 )
 _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
+_ADDRESS = re.compile(r"(https?://[A-Za-z0-9._~/%?#=&+-]*[A-Za-z0-9/])")
 _FORMULA = re.compile("[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20]")  # the last four are full-width
 _PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s?%?")
 
@@ -77,6 +79,16 @@ def _as_markdown(character: re.Match[str]) -> str:
     # Jupyter's MathJax reads the finished page, where a backslash before a dollar is gone. It finds no
     # formula that begins in one element and ends in another. page.lua takes the elements out again.
     return f"<span>\\{character[0]}</span>" if character[0] in "$\\" else f"\\{character[0]}"
+
+
+def linked(text: str) -> str:
+    r"""Text as `literal` gives it, with its web addresses as links.
+
+    >>> linked("version_2: https://example.org/a_b.")
+    'version\\_2\\: <https://example.org/a_b>\\.'
+    """
+    pieces = _ADDRESS.split(text)  # every second one is an address
+    return "".join(f"<{piece}>" if odd % 2 else literal(piece) for odd, piece in enumerate(pieces))
 
 
 def code(text: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from valence_lib.report.corpus_text import spreadsheet_cell
-from valence_lib.report.folder import load_frame
+from valence_lib.report.folder import load_clips, load_frame
 
 
 def course_predictions(folder: Path, run: str) -> pd.DataFrame | None:
@@ -21,13 +21,13 @@ def course_predictions(folder: Path, run: str) -> pd.DataFrame | None:
     Returns:
         Columns ID and Label; None where all test clips are labelled.
     """
-    clips = load_frame(folder / "preprocess" / "clips.csv")
+    clips = load_clips(folder)
     unlabelled = clips[clips["subset"] == "unlabelled"]
     if unlabelled.empty:
         return None
     predictions = load_frame(folder / "runs" / run / "predictions.csv").set_index("id")["prediction"]
     labels = {row.index: (row.id, float(predictions[row.id])) for row in unlabelled.itertuples(index=False)}
-    training_mean = float(clips.loc[clips["subset"] == "train", "valence"].mean())
+    training_mean = float(clips.loc[clips["subset"] == "train", "rating"].mean())
     quarantine = load_frame(folder / "preprocess" / "quarantine.csv")
     for row in quarantine[quarantine["subset"] == "test"].itertuples(index=False):
         labels[row.index] = row.id, float(predictions.get(row.twin, training_mean))

@@ -16,7 +16,8 @@ from __future__ import annotations  # types of signatures are not imported
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from valence_lib.errors import RunError
 from valence_lib.evaluation.raters import raters
 from valence_lib.files import atomic_write, write_json
 from valence_lib.report.wording import title_of
-from valence_lib.settings import FEATURES_FOLDER, CorpusSettings, FeatureSettings
+from valence_lib.settings import FEATURES_FOLDER, FeatureSettings, Target
 
 if TYPE_CHECKING:
     from valence_lib.corpora.sources import Corpus
@@ -38,11 +39,12 @@ if TYPE_CHECKING:
     from valence_lib.preprocess.splits import SplitResult
     from valence_lib.training.loop import TrainingData
 
-GROUPINGS = ("speaker", "sex", "language", "emotion", "sentence")
-NUMBER_COLUMNS = {"index", "n_samples", "first_frame", "duration_seconds", "valence", "truth", "prediction"}
+GROUPINGS = ("corpus", "speaker", "sex", "language", "emotion", "sentence")
+NUMBER_COLUMNS = {"index", "n_samples", "first_frame", "duration_seconds", "rating", "truth", "prediction"}
 NUMBER_COLUMNS |= {"seed", "epoch", "learning_rate", "training_mse", "validation_mse", "similarity"}
 MOST_GROUPS = 40
 MOST_PAIRS = 20  # near-duplicates in corpus.json; near_duplicates.csv has all
+CLIPS = "clips.csv"
 SPLITS = "splits.csv"  # of a cross-validation: the subset of every clip, one column a fold
 
 
@@ -66,8 +68,12 @@ def load_frame(path: Path) -> pd.DataFrame:
     Raises:
         RunError: the file does not exist.
     """
-    columns = pd.read_csv(_existing(path), nrows=0).columns
-    numbers = [name for name in columns if name in NUMBER_COLUMNS or RATER_COLUMN.fullmatch(name)]
+    return _read_frame(_existing(path), NUMBER_COLUMNS)
+
+
+def _read_frame(path: Path, number_columns: Collection[str]) -> pd.DataFrame:
+    columns = pd.read_csv(path, nrows=0).columns
+    numbers = [name for name in columns if name in number_columns]
     texts = {name: str for name in columns if name not in numbers}
     return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={name: [""] for name in numbers})
 
@@ -95,7 +101,6 @@ def save_preprocessed(
     near: pd.DataFrame,
     given: Sequence[str],
     split: SplitResult,
-    admitted: CorpusSettings,
     features: FeatureSettings,
     encoder_name: str = "",
 ) -> None:
@@ -108,18 +113,18 @@ def save_preprocessed(
         near: pairs of near-duplicates, as `near_duplicates` finds them.
         given: the subset that the corpus itself defines for each clip, else "".
         split: the assignment of clips to subsets.
-        admitted: the range of the ratings.
         features: the settings of the feature store.
         encoder_name: the user's name for the pretrained encoder of `features`; "" without one.
     """
-    destination = folder / "preprocess"
-    save_frame(destination / "clips.csv", clips)
+    destination, target = folder / "preprocess", corpus.target
+    names = {name: target.name + name.removeprefix("rating") for name in clips if _is_rating(name)}
+    save_frame(destination / CLIPS, clips.rename(columns=names))
     save_frame(destination / "near_duplicates.csv", near)
     save_frame(destination / "quarantine.csv", quarantine)
     (destination / SPLITS).unlink(missing_ok=True)
-    if split.protocol == "cv":
+    if split.protocol != "holdout":
         save_frame(destination / SPLITS, pd.DataFrame({"id": clips["id"].to_numpy(), **split.splits}))
-    rated, named = clips[clips["valence"].notna()], clips.replace({"speaker": {"": None}})
+    rated, named = clips[clips["rating"].notna()], clips.replace({"speaker": {"": None}})
     encoder = {"name": encoder_name, "digest": features.encoder, "layer": features.encoder_layer}
     content = {
         "corpus": corpus.name,
@@ -131,8 +136,18 @@ def save_preprocessed(
         "speakers": named["speaker"].nunique(),
         "hours": float(clips["duration_seconds"].sum() / 3600),
         "quarantined": len(quarantine),
-        "scale": [admitted.valence_low, admitted.valence_high],
-        "label_variance": float(rated["valence"].var(ddof=0)),
+        "target": target.name,
+        "scale": [target.low, target.high],
+        "corpora": [
+            {
+                "name": part.name,
+                "clips": int((clips["corpus"] == part.name).sum()),
+                "scale": [part.target.low, part.target.high],
+                **{key: part.about.get(key, "") for key in ("terms", "citation", "source")},
+            }
+            for part in corpus.parts
+        ],
+        "label_variance": float(rated["rating"].var(ddof=0)),
         "raters": raters(rated),
         "near_duplicates": {
             "pairs": len(near),
@@ -141,7 +156,7 @@ def save_preprocessed(
         },
         "split": {
             "protocol": split.protocol,
-            "folds": len(split.splits) if split.protocol == "cv" else None,
+            "folds": len(split.splits) if split.protocol != "holdout" else None,
             "by": split.by,
             "given": sorted(set(given) - {"", "train"}),
             "unnamed": int((rated["speaker"] == "").sum()),
@@ -157,6 +172,29 @@ def save_preprocessed(
     write_json(destination / "corpus.json", content)
 
 
+def _is_rating(column: str) -> bool:
+    return column == "rating" or bool(RATER_COLUMN.fullmatch(column))
+
+
+def load_clips(folder: Path) -> pd.DataFrame:
+    """The usable clips of a report, as `save_preprocessed` takes them.
+
+    In the file, the ratings have the name of the target; in the table, they are rating, rating_a1, ...
+
+    Raises:
+        RunError: the corpus is not preprocessed.
+    """
+    target = load_json(folder / "preprocess" / "corpus.json")["target"]
+    path = _existing(folder / "preprocess" / CLIPS)
+    of_target = re.compile(re.escape(target) + r"(_a\d+)?")
+    columns = pd.read_csv(path, nrows=0).columns
+    names = {
+        name: re.sub("^" + re.escape(target), "rating", name) for name in columns if of_target.fullmatch(name)
+    }
+    numbers = [*names, *(NUMBER_COLUMNS - {"rating"})]
+    return _read_frame(path, numbers).rename(columns=names)
+
+
 def load_splits(folder: Path) -> dict[str, NDArray[np.str_]]:
     """The subset of every clip, by fold ("" of a holdout), as in `splits.SplitResult`.
 
@@ -164,7 +202,7 @@ def load_splits(folder: Path) -> dict[str, NDArray[np.str_]]:
         RunError: the corpus is not preprocessed.
     """
     if load_json(folder / "preprocess" / "corpus.json")["split"]["protocol"] == "holdout":
-        return {"": load_frame(folder / "preprocess" / "clips.csv")["subset"].to_numpy(dtype=str)}
+        return {"": load_clips(folder)["subset"].to_numpy(dtype=str)}
     frame = load_frame(folder / "preprocess" / SPLITS).drop(columns="id")
     return {str(name): subsets.to_numpy(dtype=str) for name, subsets in frame.items()}
 
@@ -178,9 +216,10 @@ def load_training_data(folder: Path) -> TrainingData:
     from valence_lib.preprocess.store import FeatureStore
     from valence_lib.training.loop import TrainingData  # imports torch
 
-    clips = load_frame(folder / "preprocess" / "clips.csv")
-    features = FeatureSettings.from_mapping(load_json(folder / "preprocess" / "corpus.json")["features"])
-    return TrainingData(FeatureStore(folder.parent / FEATURES_FOLDER, clips, features), clips)
+    clips, about = load_clips(folder), load_json(folder / "preprocess" / "corpus.json")
+    features = FeatureSettings.from_mapping(about["features"])
+    store = FeatureStore(folder.parent / FEATURES_FOLDER, clips, features)
+    return TrainingData(store, clips, Target(about["target"], *about["scale"]))
 
 
 def held_out_predictions(folder: Path, run: str) -> pd.DataFrame:
@@ -191,7 +230,7 @@ def held_out_predictions(folder: Path, run: str) -> pd.DataFrame:
     """
     predictions = load_frame(folder / "runs" / run / "predictions.csv")
     tested = predictions[predictions["subset"].isin(["test", "out_of_fold"])]
-    clips = load_frame(folder / "preprocess" / "clips.csv")
+    clips = load_clips(folder)
     clips = clips.drop(columns=[name for name in predictions if name in clips and name != "id"])
     return tested.merge(clips, on="id", validate="one_to_one")
 

@@ -14,6 +14,7 @@ from valence_lib.errors import SettingsError
 from valence_lib.files import atomic_write, temporary_name
 
 if TYPE_CHECKING:
+    from valence_lib.settings import Target
     from valence_lib.training.predicting import Prediction
 
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
@@ -54,7 +55,11 @@ def check_destination(option: str, path: Path, inputs: Sequence[Path]) -> None:
 
 
 def write_csv(
-    predictions: "Iterable[Prediction]", file: TextIO, with_windows: bool, half_width: float | None
+    predictions: "Iterable[Prediction]",
+    file: TextIO,
+    target_name: str,
+    with_windows: bool,
+    half_width: float | None,
 ) -> "Iterator[Prediction]":
     """Write a header and one row per prediction; yield each prediction after its row.
 
@@ -62,14 +67,15 @@ def write_csv(
     which leads to the same file. Otherwise paths are as they were given, since programs read them back.
 
     Args:
+        target_name: the name of the column with the predictions.
         with_windows: write the columns start_seconds and end_seconds.
         half_width: of the prediction interval, rating points; None writes no columns low and high.
     """
     writer = csv.writer(file, lineterminator="\n")
     times = ("start_seconds", "end_seconds") if with_windows else ()
-    writer.writerow(["file", *times, "valence", *(() if half_width is None else ("low", "high"))])
+    writer.writerow(["file", *times, target_name, *(() if half_width is None else ("low", "high"))])
     for prediction in predictions:
-        value, error = prediction.valence, prediction.error
+        value, error = prediction.rating, prediction.error
         outcome = "" if value is None else f"{value:.4f}"
         if error is not None:
             outcome = f"error: {error.reason}: {error}"
@@ -89,15 +95,15 @@ def write_csv(
         yield prediction
 
 
-def draw_curve(windows: "Sequence[Prediction]", destination: Path, low: float, high: float) -> None:
-    """Draw the valence curve of one recording; windows without valence are gaps.
+def draw_curve(windows: "Sequence[Prediction]", destination: Path, target: "Target") -> None:
+    """Draw the predictions along one recording; windows without a prediction are gaps.
 
     Args:
-        low, high: ends of the rating scale.
+        target: what is predicted.
     """
-    from valence_lib.report.figures.errors import plot_valence_curve
+    from valence_lib.report.figures.errors import plot_curve
 
     starts, ends = ([getattr(row, name) for row in windows] for name in ("start_seconds", "end_seconds"))
-    values = [math.nan if row.valence is None else row.valence for row in windows]
+    values = [math.nan if row.rating is None else row.rating for row in windows]
     with atomic_write(destination) as path:
-        plot_valence_curve(starts, ends, values, low, high).savefig(path)
+        plot_curve(starts, ends, values, target).savefig(path)

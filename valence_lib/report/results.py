@@ -11,13 +11,14 @@ import pandas as pd
 from valence_lib.errors import RunError
 from valence_lib.evaluation.bootstrap import Resampling, compare, corrected, groups_of, score
 from valence_lib.evaluation.calibration import FEWEST_CLIPS, calibrate, coverage, optima, slope_interval
+from valence_lib.evaluation.cross_corpus import measure_pairs
 from valence_lib.evaluation.leakage import measure
 from valence_lib.evaluation.metrics import METRICS
 from valence_lib.evaluation.raters import as_raters
 from valence_lib.files import digest_of
 from valence_lib.preprocess.splits import OUT_OF_FOLD, Splits
 from valence_lib.registry import ABLATIONS, BEST_MODEL, MODELS
-from valence_lib.report.folder import load_frame, load_json, load_splits, run_name
+from valence_lib.report.folder import load_clips, load_frame, load_json, load_splits, run_name
 from valence_lib.report.wording import title_of
 
 Key = tuple[str, str | None]  # model and preset, which the mean predictor has not
@@ -33,10 +34,10 @@ def held_out_clips(clips: pd.DataFrame, splits: Splits) -> dict[str, pd.DataFram
     """
     found: dict[str, list[pd.DataFrame]] = {}
     for fold, subsets in splits.items():
-        mean = float(clips.loc[subsets == "train", "valence"].mean())
+        mean = float(clips.loc[subsets == "train", "rating"].mean())
         for subset, name in (("validation", "validation"), ("test", OUT_OF_FOLD if fold else "test")):
-            held_out = clips.loc[subsets == subset, ["id", "speaker", "valence"]]
-            found.setdefault(name, []).append(held_out.rename(columns={"valence": "truth"}).assign(mean=mean))
+            held_out = clips.loc[subsets == subset, ["id", "speaker", "rating"]]
+            found.setdefault(name, []).append(held_out.rename(columns={"rating": "truth"}).assign(mean=mean))
     return {subset: pd.concat(frames, ignore_index=True) for subset, frames in found.items()}
 
 
@@ -152,7 +153,7 @@ def collect_results(
             "run `make sweep` again."
         )
     corpus = load_json(folder / "preprocess" / "corpus.json")
-    clips = load_frame(folder / "preprocess" / "clips.csv")
+    clips = load_clips(folder)
     held_out = held_out_clips(clips, load_splits(folder))
     subsets = [_Predictions(subset, frame) for subset, frame in held_out.items()]
     settings: dict[Key, dict[str, Any]] = {}
@@ -177,7 +178,10 @@ def collect_results(
     key = chosen["model"], chosen["preset"]
     own = tested.by_seed[key][int(chosen["run"].rpartition("-")[2])]
     enough = len(own) - max(np.unique(tested.groups, return_counts=True)[1]) >= FEWEST_CLIPS
-    leakage = folder / "leakage"
+    leakage, across = folder / "leakage", None
+    if len(corpus["corpora"]) > 1:
+        files = folder / "cross_corpus"
+        across = measure_pairs(load_json(files / "cross_corpus.json"), load_frame(files / "predictions.csv"))
     rated = clips.set_index("id").loc[tested.ids].reset_index()
     as_rated = as_raters(rated, {key: tested.of(key) for key in shown})
     results = {name: value for name, value in corpus.items() if name != "features"} | {
@@ -196,6 +200,8 @@ def collect_results(
         },
         "intervals_coverage": coverage(tested.truth, own, tested.groups) if enough else None,
         "leakage": measure(load_json(leakage / "leakage.json"), load_frame(leakage / "predictions.csv")),
+        "cross_corpus": across,
+        "by_corpus": _by_corpus(tested, held_out[tested.subset], clips, shown),
         "rows": rows,
     }
     if tuning:
@@ -208,6 +214,31 @@ def _seconds(run: Path) -> float:
     if members := load_json(run / "settings.json").get("members"):
         return sum(_seconds(run / member) for member in members)
     return float(load_json(run / "seconds.json")["seconds"])
+
+
+def _by_corpus(
+    tested: _Predictions,
+    held_out: pd.DataFrame,
+    clips: pd.DataFrame,
+    shown: Mapping[Key, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """The rows of each model on the tested clips of each corpus; none where these are of one corpus."""
+    corpora = clips.set_index("id")["corpus"].loc[held_out["id"]].to_numpy(dtype=str)
+    names = list(dict.fromkeys(corpora))
+    if len(names) == 1:
+        return []
+    found = []
+    for name in names:
+        own = corpora == name
+        part = _Predictions(tested.subset, held_out[own])
+        part.by_seed = {
+            key: {seed: values[own] for seed, values in by_seed.items()}
+            for key, by_seed in tested.by_seed.items()
+        }
+        rows = [part.row(("mean", None))]
+        rows += [part.row(key, of["standardise"], of["parameters"]) for key, of in shown.items()]
+        found.append({"corpus": name, "rows": rows})
+    return found
 
 
 def _ablation(tested: _Predictions, settings: Mapping[Key, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from valence_lib.corpora.columns import RATER_COLUMN
+from valence_lib.evaluation.cross_corpus import is_within
 from valence_lib.provenance import digest_of_content
 from valence_lib.report.wording import (
     METRIC_TITLES,
@@ -129,7 +130,7 @@ def reference_table(results: Mapping[str, Any]) -> pd.DataFrame:
 def raters_table(raters: Mapping[str, Any]) -> pd.DataFrame:
     """Each rater compared with the mean of the others; takes what `raters.raters` returns."""
     return pd.DataFrame(
-        {"Rater": column.removeprefix("valence_"), "MSE": rounded(found["mse"]), "CCC": rounded(found["ccc"])}
+        {"Rater": column.removeprefix("rating_"), "MSE": rounded(found["mse"]), "CCC": rounded(found["ccc"])}
         for column, found in raters["by_rater"].items()
     )
 
@@ -210,7 +211,7 @@ def differences_table(differences: pd.DataFrame) -> pd.DataFrame:
 
 
 def worst_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Clips with signed errors, and with every rater's rating where the corpus has them (valence_a1, ...)."""
+    """Clips with signed errors, and with every rater's rating where the corpus has them (rating_a1, ...)."""
     points = predictions.assign(error=predictions["prediction"] - predictions["truth"])
     points = points[["truth", "prediction", "error", "duration_seconds"]].map(lambda value: rounded(value, 2))
     table = points.set_axis(["True", "Predicted", "Error", "Seconds"], axis=1)
@@ -243,6 +244,90 @@ def leakage_table(leakage: Mapping[str, Any]) -> pd.DataFrame:
             line |= {f"{m.upper()} difference": _difference(found) for m, found in against.items()}
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def by_corpus_table(results: Mapping[str, Any], metric: str) -> pd.DataFrame:
+    """One metric of each model on the tested clips of each corpus, and on all of them together.
+
+    Args:
+        results: results.json of several corpora.
+        metric: "mse", "ccc" or "pearson_r".
+    """
+    pooled = [row for row in results["rows"] if row["subset"] == results["tested"]]
+    table = pd.DataFrame({"Model, preset": [title_of(row) + _dagger(row) for row in pooled]})
+    for name, rows in [*((of["corpus"], of["rows"]) for of in results["by_corpus"]), ("Pooled", pooled)]:
+        scores = [with_interval(row[metric], row["intervals"][metric]) for row in rows]
+        table[f"{name} ({rows[0]['n']:,} clips)"] = scores
+    return table
+
+
+def _trained_on(row: Mapping[str, Any]) -> str:
+    return row["trained_on"][0] if len(row["trained_on"]) == 1 else "all others"
+
+
+def _pair(row: Mapping[str, Any]) -> dict[str, str]:
+    """The first columns of a line of a table of pairs of corpora."""
+    return {"Trained on": _trained_on(row) + " (within)" * is_within(row), "Tested on": row["tested_on"]}
+
+
+def across_table(across: Mapping[str, Any]) -> pd.DataFrame:
+    """Scores of each pair of training and tested corpus; takes what `cross_corpus.measure_pairs` returns."""
+    return pd.DataFrame(
+        _pair(row)
+        | {
+            "Training clips": f"{row['trained']:,.0f}",
+            "Clips": f"{row['n']:,}",
+            "Speakers": f"{row['speakers']:,}" if row["speakers"] else "–",
+        }
+        | {METRIC_TITLES[m]: with_interval(row[m], row["intervals"][m]) for m in ("ccc", "pearson_r", "mse")}
+        for row in across["pairs"]
+        if not row["why"]
+    )
+
+
+def across_differences_table(across: Mapping[str, Any]) -> pd.DataFrame:
+    """Differences of each pair of corpora from its references: see `cross_corpus.measure_pairs`."""
+    lines = []
+    for row in (row for row in across["pairs"] if not row["why"]):
+        against = row["against"]
+        line = _pair(row) | {
+            "MSE difference from the training mean": _difference(against["training_mean"]["mse"]),
+            "MSE difference from the tested mean": _difference(against["tested_mean"]["mse"]),
+            "CCC difference from within": "–",
+        }
+        if "within" in against:
+            line["CCC difference from within"] = _difference(against["within"]["ccc"])
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def across_parts_table(across: Mapping[str, Any]) -> pd.DataFrame:
+    """The MSE of each pair of corpora and the shares of its parts: see `cross_corpus.error_parts`."""
+    lines = []
+    for row in (row for row in across["pairs"] if not row["why"]):
+        line = _pair(row) | {"MSE": rounded(row["mse"])}
+        for name, value in row["parts"].items():
+            line[name.capitalize()] = f"{value / row['mse']:.0%}" if row["mse"] else "–"
+        lines.append(line | {"MSE after linear recalibration": rounded(row["parts"]["rest"])})
+    return pd.DataFrame(lines)
+
+
+def across_points(across: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of the figure of scores within and across corpora: see `figures.cross_corpus.plot_across`."""
+    return pd.DataFrame(
+        {
+            "tested_on": row["tested_on"],
+            "trained_on": _trained_on(row),
+            "kind": "within" if is_within(row) else "across",
+            "metric": metric,
+            "score": row[metric],
+            "low": row["intervals"][metric][0],
+            "high": row["intervals"][metric][1],
+        }
+        for row in across["pairs"]
+        if not row["why"]
+        for metric in ("pearson_r", "ccc")
+    )
 
 
 def ablation_table(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -13,12 +13,12 @@ from valence_lib.features.log_mel import log_mel
 from valence_lib.report import rendering
 from valence_lib.report.corpus_text import code, literal, plain
 from valence_lib.report.figures.corpus import plot_log_mel, plot_waveform
-from valence_lib.report.wording import rounded
+from valence_lib.report.wording import capitalised, rounded
 from valence_lib.training.runs import Ensemble, Run
 
 
 def show_waveform(waveform: Waveform, sample_rate: int, run: Run | Ensemble, name: str) -> float:
-    """Play one waveform, show it with its log-mel spectrogram, and return its predicted valence.
+    """Play one waveform, show it with its log-mel spectrogram, and return its prediction.
 
     Raises:
         ClipError: the waveform cannot carry a rating (see `check_waveform`).
@@ -39,11 +39,13 @@ def show_clip(corpus: Corpus, clip_id: str, run: Run | Ensemble) -> None:
     """Show one clip of a corpus: sound, figures, prediction and ratings."""
     clip = corpus.read(corpus.ids.index(clip_id))
     prediction = show_waveform(clip.waveform, clip.sample_rate, run, clip_id)
-    opinions = {"the run": prediction, **clip.ratings}
-    if clip.valence is not None:
-        opinions["all raters"] = clip.valence
-    rows = [{"Who": who, "Valence": rounded(valence, 2)} for who, valence in opinions.items()]
-    rendering.table(pd.DataFrame(rows), "Valence", f"of {code(clip_id)}")
+    by_rater = {f"rater {column.removeprefix('rating_')}": value for column, value in clip.by_rater.items()}
+    opinions = {"the run": prediction, **by_rater}
+    if clip.rating is not None:
+        opinions["all raters"] = clip.rating
+    title = capitalised(run.target.name)
+    rows = [{"Who": who, title: rounded(value, 2)} for who, value in opinions.items()]
+    rendering.table(pd.DataFrame(rows), title, f"of {code(clip_id)}")
 
 
 def clip_browser(corpus: Corpus, run: Run | Ensemble) -> ipywidgets.Widget:
@@ -87,6 +89,6 @@ def show_recording(path: Path, run: Run | Ensemble) -> None:
     try:
         waveform = read_audio(path, run.features.sample_rate)
         prediction = show_waveform(waveform, run.features.sample_rate, run, path.name)
-        rendering.prose(f"Predicted valence of {name}: **{rounded(prediction, 2)}**")
+        rendering.prose(f"Predicted {literal(run.target.name)} of {name}: **{rounded(prediction, 2)}**")
     except ClipError as error:
         rendering.prose(f"{name} cannot be used: {error.reason}: {literal(str(error))}")

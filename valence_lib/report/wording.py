@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from valence_lib.settings import Target
+
 METRIC_TITLES = {
     "mse": "MSE",
     "ccc": "CCC",
@@ -13,6 +15,12 @@ METRIC_TITLES = {
 }
 SUBSET_WORDS = {"validation": "validation", "test": "test", "out_of_fold": "held-out"}
 VERDICTS = {"better": "**better**", "worse": "**worse**", "tie": "**no significant difference**"}
+# The dimensions of emotion, with the words for the lowest and the highest rating.
+EMOTIONAL = {
+    "valence": ("negative", "positive"),
+    "arousal": ("calm", "excited"),
+    "dominance": ("submissive", "dominant"),
+}
 _LABELS = {verdict: f"{words}:" for verdict, words in VERDICTS.items()}
 
 
@@ -38,6 +46,34 @@ def with_interval(value: float, interval: Sequence[float], digits: int = 3) -> s
 def difference_of(comparison: Mapping[str, Any]) -> str:
     """The difference of a comparison, with its interval."""
     return with_interval(comparison["difference"], [comparison["low"], comparison["high"]])
+
+
+def ends_of(target: Target) -> tuple[str, str]:
+    """The words for the lowest and the highest rating.
+
+    >>> ends_of(Target("dominance")), ends_of(Target("warmth"))
+    (('submissive', 'dominant'), ('low', 'high'))
+    """
+    return EMOTIONAL.get(target.name, ("low", "high"))
+
+
+def scale_of(target: Target) -> str:
+    """The ends of a rating scale with their words.
+
+    >>> scale_of(Target("arousal", 1, 7)), scale_of(Target("warmth", 0, 100))
+    ('1 (calm) to 7 (excited)', '0 (low) to 100 (high)')
+    """
+    low, high = ends_of(target)
+    return f"{target.low:g} ({low}) to {target.high:g} ({high})"
+
+
+def capitalised(text: str) -> str:
+    """Text as it begins a sentence; unlike `str.capitalize`, it keeps the other letters.
+
+    >>> capitalised("valence"), capitalised("pleasantness (MOS)")
+    ('Valence', 'Pleasantness (MOS)')
+    """
+    return text[:1].upper() + text[1:]
 
 
 def p_value(p: float) -> str:

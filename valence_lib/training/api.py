@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from valence_lib.corpora.sources import Corpus, open_corpus
+from valence_lib.corpora.opening import open_corpus
+from valence_lib.corpora.sources import Corpus
 from valence_lib.errors import SettingsError
 from valence_lib.preprocess.inspection import inspect_corpus
 from valence_lib.preprocess.splits import make_splits
@@ -26,7 +27,8 @@ def train(
     preset: str = "default",
     seed: int = 0,
     folder: str | Path | None = None,
-    valence_range: tuple[float, float] = (1.0, 5.0),
+    target: str = "valence",
+    scale: str = "",
     **changes: Any,
 ) -> Run | Ensemble:
     """Train a model on a corpus, of which a fifth of the clips is left out for testing.
@@ -36,7 +38,7 @@ def train(
         model, preset: names of the registry.
         seed: of the split and of the training.
         folder: of the run, for `load_run`; a second call resumes. None keeps nothing on disk.
-        valence_range: the lowest and the highest rating of the corpus's scale.
+        target, scale: as `open_corpus` takes them.
         changes: of `TrainingSettings`, such as epochs=5.
 
     Returns:
@@ -51,31 +53,36 @@ def train(
         raise SettingsError(
             f"model={model!r} needs the package {package}, which is not installed; run: {command}"
         )
-    features, admitted = FeatureSettings(), CorpusSettings(*valence_range, seed=seed)
-    clips_of = corpus if isinstance(corpus, Corpus) else open_corpus(corpus, features.sample_rate)
+    features, admitted = FeatureSettings(), CorpusSettings(seed=seed)
+    if isinstance(corpus, Corpus):
+        clips_of = corpus
+    else:
+        clips_of = open_corpus(corpus, features.sample_rate, target=target, scale=scale)
     with TemporaryDirectory() as temporary:
         place = Path(folder or temporary)
         store = place / FEATURES_FOLDER
         clips = inspect_corpus(clips_of, admitted, features, store).clips
         split = make_splits(clips, "holdout", 0, seed)
         store_streams(store, clips_of, clips, settings.streams, features)
-        training_data = TrainingData(FeatureStore(store, clips, features), clips)
+        training_data = TrainingData(FeatureStore(store, clips, features), clips, clips_of.target)
         run_experiment(training_data, split.splits, place, pick_device(), model, preset, seed, **changes)
         return load_run(place)
 
 
 def predict(run: str | Path | Run | Ensemble, files: str | Path | Iterable[str | Path]) -> pd.DataFrame:
-    """Valence of many files; see `predict_files`.
+    """The predicted ratings of many files; see `predict_files`.
 
     Args:
         run: a run or its folder.
         files: audio files, course pickles, and folders of them.
 
     Returns:
-        One row per clip: file, valence (rating points; NaN where it cannot be used) and error (why, else "").
+        One row per clip: file, the prediction under the name of the run's target, such as valence (rating
+        points; NaN where the clip cannot be used), and error (why, else "").
     """
     loaded = load_run(run) if isinstance(run, str | Path) else run
     given = [files] if isinstance(files, str | Path) else files
     predictions = predict_files(list_files([Path(path) for path in given]), loaded)
-    rows = [(found.file, found.valence, str(found.error or "")) for found in predictions]
-    return pd.DataFrame(rows, columns=["file", "valence", "error"]).astype({"valence": float})
+    rows = [(found.file, found.rating, str(found.error or "")) for found in predictions]
+    name = loaded.target.name
+    return pd.DataFrame(rows, columns=["file", name, "error"]).astype({name: float})

@@ -16,7 +16,7 @@ from valence_lib.training.loop import TrainingData, train
 from valence_lib.training.one_step import VALIDATION_FILE, fit, predict
 from valence_lib.training.runs import load_run, save_members
 
-_COLUMNS = {"id": "id", "speaker": "speaker", "duration_seconds": "duration_seconds", "valence": "truth"}
+_COLUMNS = {"id": "id", "speaker": "speaker", "duration_seconds": "duration_seconds", "rating": "truth"}
 
 
 def run_experiment(

@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -32,7 +32,7 @@ from valence_lib.models.build import build_model
 from valence_lib.preprocess.store import FeatureStore
 from valence_lib.provenance import digest_of_content, environment, modules_reached
 from valence_lib.registry import entries_of, modules_of
-from valence_lib.settings import TrainingSettings
+from valence_lib.settings import Target, TrainingSettings
 from valence_lib.training.batches import Batch, in_order_of_length, load, shuffled
 from valence_lib.training.runs import DAMAGES, Run, predict_batches, save_best, save_settings
 
@@ -48,16 +48,18 @@ class TrainingData:
 
     Args:
         store: features by row.
-        clips: one row per clip, with columns id, digest, valence, speaker and subset.
+        clips: one row per clip, with columns id, digest, rating, speaker and subset.
+        target: what the ratings rate.
     """
 
     store: FeatureStore
     clips: pd.DataFrame
+    target: Target = field(default_factory=Target)
 
     @property
     def truth(self) -> NDArray[np.float64]:
         """The ratings [shape=(clips,)]; NaN where there is none."""
-        return self.clips["valence"].to_numpy(np.float64)
+        return self.clips["rating"].to_numpy(np.float64)
 
     @property
     def speakers(self) -> NDArray[np.str_]:
@@ -70,7 +72,7 @@ class TrainingData:
 
     def with_subsets(self, subsets: NDArray[np.str_]) -> "TrainingData":
         """The same clips in other subsets [shape=(clips,)]."""
-        return TrainingData(self.store, self.clips.assign(subset=subsets))
+        return replace(self, clips=self.clips.assign(subset=subsets))
 
     def source(self, rows: NDArray[np.int64]) -> "StoredClips":
         """The input features of some rows, for `Run.predict_features`."""
@@ -78,7 +80,7 @@ class TrainingData:
 
     def digest(self) -> str:
         """SHA-256 of all that a training depends on: audio, labels, subsets and feature settings."""
-        columns = self.clips[["id", "digest", "subset", "speaker", "valence"]]
+        columns = self.clips[["id", "digest", "subset", "speaker", "rating"]]
         text = self.store.settings.digest() + columns.to_csv(index=False, lineterminator="\n")
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -235,7 +237,7 @@ class _Loop:
         in_training = training_data.clips["subset"].to_numpy() == "train"
         standardiser = Standardiser.fit(settings.standardise, self.features, list(self.speakers), in_training)
         self.model = build_model(settings.model, self.features.widths).to(device)
-        self.run = Run(training_data.store.settings, settings, self.model, standardiser)
+        self.run = Run(training_data.store.settings, settings, self.model, standardiser, training_data.target)
         self.optimiser = torch.optim.Adam(
             self.model.parameters(),
             lr=settings.learning_rate,

@@ -97,11 +97,11 @@ def fitted(
     model = build_model(settings.model, features.widths)
     assert isinstance(model, OneStepModel)
     model.fit(vectors, training_data.truth[rows], speakers[rows])
-    return Run(training_data.store.settings, settings, model.eval(), standardiser)
+    return Run(training_data.store.settings, settings, model.eval(), standardiser, training_data.target)
 
 
 def predict(run: Run | Ensemble, training_data: TrainingData, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Valence of some clips [shape=(rows,)]; speakers' statistics are those of these clips."""
+    """The predicted ratings of some clips [shape=(rows,)]; speakers' statistics are those of these clips."""
     source, speakers = training_data.source(rows), training_data.speakers[rows].tolist()
     return run.adapt(source, speakers).predict_features(source, speakers)
 

@@ -19,9 +19,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from valence_lib.corpora.course import course_waveform
 from valence_lib.corpora.file_kinds import AUDIO_SUFFIXES, PICKLE_SUFFIXES, is_clutter, name_text
 from valence_lib.corpora.pickles import read_course_pickle
-from valence_lib.corpora.sources import course_waveform
 from valence_lib.corpora.waveforms import Waveform, check_waveform, read_audio, read_audio_blocks
 from valence_lib.errors import ClipError, RunError, SettingsError
 from valence_lib.features.streams import ClipFeatures, Rows
@@ -45,13 +45,13 @@ class Prediction:
     Args:
         file: the path as given, followed by #position for a clip of a pickle that holds several. Bytes that
             are not UTF-8 are written as \\xNN.
-        valence: in rating points; None where there is no prediction.
+        rating: in rating points; None where there is no prediction.
         error: why a clip or a recording cannot be used.
         start_seconds, end_seconds: of the window within its recording.
     """
 
     file: str
-    valence: float | None
+    rating: float | None
     error: ClipError | None = None
     start_seconds: float | None = None
     end_seconds: float | None = None
@@ -227,7 +227,7 @@ def _predict_share(files: Sequence[Path], run: Run | Ensemble, most_frames: floa
         speakers = [speaker for _, _, speaker, _ in waiting]
         values = run.adapt(source, speakers).predict_features(source, speakers).tolist()
         for (of_file, place, _, _), value in zip(waiting, values, strict=True):
-            of_file[place] = replace(of_file[place], valence=value)
+            of_file[place] = replace(of_file[place], rating=value)
         waiting.clear()
 
     for path, of_file in zip(files, found, strict=True):
@@ -313,7 +313,7 @@ def _curve(name: str, read: _Read, run: Run | Ensemble, window: int, hop: int) -
         rows, places, source = transformed
         values = adapted.predict_features(source, [name] * len(places)).tolist()
         for place, value in zip(places, values, strict=True):
-            rows[place] = replace(rows[place], valence=value)
+            rows[place] = replace(rows[place], rating=value)
         return rows
 
     adapted = run

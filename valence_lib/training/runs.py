@@ -15,7 +15,7 @@ predicts the mean of the folds' predictions.
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -33,7 +33,7 @@ from valence_lib.features.standardise import Standardiser
 from valence_lib.features.streams import ClipFeatures, Rows
 from valence_lib.files import atomic_write, write_json
 from valence_lib.models.build import build_model, count_parameters
-from valence_lib.settings import FeatureSettings, TrainingSettings
+from valence_lib.settings import FeatureSettings, Target, TrainingSettings
 from valence_lib.training.batches import Batch, load, within_frames
 
 # Frames per predicted batch, padding included.
@@ -63,7 +63,7 @@ def pick_device(wanted: str = "auto") -> torch.device:
 
 @torch.inference_mode()
 def predict_batches(model: nn.Module, batches: Iterable[Batch]) -> dict[int, float]:
-    """Valence by row of the store; the model stays in evaluation mode."""
+    """The predicted rating by row of the store; the model stays in evaluation mode."""
     model.eval()
     rows: list[int] = []
     predictions: list[Tensor] = []
@@ -91,12 +91,14 @@ class Run:
         training: the settings of its training.
         model: with the weights of its best epoch.
         standardiser: fitted to its training clips.
+        target: what it predicts.
     """
 
     features: FeatureSettings
     training: TrainingSettings
     model: nn.Module
     standardiser: Standardiser
+    target: Target = field(default_factory=Target)
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -109,7 +111,7 @@ class Run:
         return self.standardiser.kind == "speaker"
 
     def predict(self, audio: str | Path | Waveform) -> float:
-        """Valence of one clip, in rating points.
+        """The predicted rating of one clip, in rating points.
 
         A run that standardises by speaker uses the statistics of this clip alone.
 
@@ -124,7 +126,7 @@ class Run:
         return _predict_clip(self, audio)
 
     def predict_features(self, source: FeatureSource, speakers: Sequence[str]) -> NDArray[np.float64]:
-        """Valence of each clip [shape=(clips,)], in rating points.
+        """The predicted rating of each clip [shape=(clips,)], in rating points.
 
         Args:
             source: the input features.
@@ -171,6 +173,11 @@ class Ensemble:
     def features(self) -> FeatureSettings:
         """The settings of its members' input features."""
         return self.members[0].features
+
+    @property
+    def target(self) -> Target:
+        """What its members predict."""
+        return self.members[0].target
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -224,7 +231,8 @@ def load_run(folder: str | Path) -> Run | Ensemble:
         model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
         groups = tuple(settings["standardiser_groups"])
         standardiser = Standardiser(training.standardise, groups, mean, deviation)
-        return Run(FeatureSettings.from_mapping(settings["features"]), training, model.eval(), standardiser)
+        features = FeatureSettings.from_mapping(settings["features"])
+        return Run(features, training, model.eval(), standardiser, Target.from_mapping(settings["target"]))
     except (*DAMAGES, SettingsError) as error:
         raise RunError(
             f"{str(folder)!r} is not a run that can be used ({error}); expected a folder such as "
@@ -245,6 +253,7 @@ def save_settings(folder: Path, run: Run, widths: Sequence[int]) -> None:
     content = {
         "features": run.features.to_mapping(),
         "training": run.training.to_mapping(),
+        "target": run.target.to_mapping(),
         "widths": list(widths),
         "standardiser_groups": list(run.standardiser.groups),
         "parameters": count_parameters(run.model),

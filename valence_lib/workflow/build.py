@@ -17,12 +17,13 @@ from valence_lib.errors import RunError, SettingsError, unknown_name
 from valence_lib.files import remove_orphans, write_json
 from valence_lib.settings import CorpusSettings
 from valence_lib.workflow import slurm
+from valence_lib.workflow.corpora import corpus_digest, link_corpora, seen_from
 from valence_lib.workflow.forkserver import end_with_parent, serving
-from valence_lib.workflow.job import CORPUS_NOTES, HELD_BY_JOBS, LOGS_FOLDER, corpus_digest
-from valence_lib.workflow.jobs import CORPUS_LINK, REQUEST_FILE, Job, project_root
+from valence_lib.workflow.job import CORPUS_NOTES, HELD_BY_JOBS, LOGS_FOLDER
+from valence_lib.workflow.jobs import REQUEST_FILE, Job, project_root
 from valence_lib.workflow.progress import Progress
 from valence_lib.workflow.records import MEASURED, record_path
-from valence_lib.workflow.request import Request, corpus_path
+from valence_lib.workflow.request import Request
 from valence_lib.workflow.stale import plan
 
 if TYPE_CHECKING:
@@ -65,9 +66,8 @@ def build_report(
         SettingsError: there is no such profile, or a number is out of its range.
     """
     from valence_lib.corpora.file_kinds import printable
-    from valence_lib.corpora.sources import open_corpus
 
-    corpus = open_corpus(request.corpus, columns=request.columns)
+    corpus = request.open_corpus()
     for note in corpus.notes:
         print(printable(note), flush=True)
     if jobs < 1:
@@ -91,8 +91,7 @@ def build_report(
             # In a notebook, the same errors would come later, and with more around them.
             from valence_lib.preprocess.inspection import check_labels
 
-            admitted = CorpusSettings(request.valence_low, request.valence_high, seed=request.seed)
-            check_labels(corpus, admitted, request.protocol, request.folds)
+            check_labels(corpus, CorpusSettings(seed=request.seed), request.protocol, request.folds)
         status, progress = _run(stale, settings, jobs, folder, root)
         remove_orphans(
             folder.parent
@@ -111,11 +110,8 @@ def build_report(
 
 def show_plan(request: Request) -> int:
     """Print which jobs `build_report` would run, and why; return 0."""
-    from valence_lib.corpora.sources import open_corpus
-
     root = project_root()
-    corpus = open_corpus(request.corpus, columns=request.columns)
-    table = request.jobs(corpus_digest(corpus, request.corpus, None))
+    table = request.jobs(corpus_digest(request.open_corpus(), request.corpora, None))
     fingerprints = {job.name: job.fingerprint(root) for job in table}
     reasons = plan(root / "reports" / request.name, table, fingerprints, root)
     width = max(map(len, reasons))
@@ -133,18 +129,18 @@ def _write_request(
     root: Path,
 ) -> list[Job]:
     """Write the table of jobs to request.json; the stale ones among them."""
-    if request.corpus != "demo":
-        _link_corpus(folder, request.corpus, root)
+    link_corpora(folder, request.corpora, root)
     if missing := request.missing():
         from valence_lib.report.sentences.method import left_out
 
         print(left_out(missing), flush=True)
-    table = request.jobs(corpus_digest(corpus, request.corpus, folder / CORPUS_NOTES))
+    table = request.jobs(corpus_digest(corpus, request.corpora, folder / CORPUS_NOTES))
     if workers:
         table = [table[0], *workers]
     fingerprints = {job.name: job.fingerprint(root) for job in table}
     content = asdict(request) | {
-        "corpus": corpus_path(request.corpus, root),
+        "corpus": seen_from(request.corpus, root),
+        "test_corpus": seen_from(request.test_corpus, root),
         "time_limit": time_limit,
         "jobs": {job.name: asdict(job) for job in table},
         "fingerprints": fingerprints,
@@ -233,24 +229,6 @@ def _read_profile(root: Path, profile: str | None) -> dict[str, Any]:
         raise SettingsError(
             f"{os.path.relpath(path)} cannot be read ({error}); expected lines such as `executor: slurm`."
         ) from error
-
-
-def _link_corpus(folder: Path, corpus: str, root: Path) -> None:
-    """Make the link by which the notebooks name the corpus."""
-    from valence_lib.corpora.sources import folder_of
-
-    where = folder_of(corpus)
-    link, target = folder / CORPUS_LINK, (where if where.is_dir() else where.parent).resolve()
-    text = os.path.relpath(target, link.parent) if target.is_relative_to(root) else str(target)
-    if link.is_symlink() and os.readlink(link) == text:  # noqa: PTH115 (Path.readlink would lose "./")
-        return
-    if link.is_dir() and not link.is_symlink():
-        raise RunError(
-            f"{os.path.relpath(link)} is a folder; expected the link to the corpus, or nothing. A copied "
-            "report may hold the corpus in place of the link: move the folder away, and start again."
-        )
-    link.unlink(missing_ok=True)
-    link.symlink_to(text)
 
 
 @contextmanager

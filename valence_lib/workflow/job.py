@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valence_lib.errors import LackOfMemoryError, RunError, ValenceError, disk_advice
-from valence_lib.files import digest_of, digest_of_files
+from valence_lib.files import digest_of
 from valence_lib.provenance import environment
 from valence_lib.workflow import records, slurm
 from valence_lib.workflow.jobs import REQUEST_FILE, Job, project_root
@@ -20,7 +20,7 @@ from valence_lib.workflow.records import Record, changed_files, record_path
 from valence_lib.workflow.stale import differences, lost_features
 
 if TYPE_CHECKING:
-    from valence_lib.corpora.sources import Corpus
+    pass
 
 LOGS_FOLDER = "logs"
 HELD_BY_JOBS = ".notebooks-at-work"  # in the report's folder: running jobs hold a lock on it
@@ -63,14 +63,6 @@ def lock_while_running(folder: Path) -> Iterator[None]:
     with (folder / HELD_BY_JOBS).open("a+") as held:
         fcntl.flock(held, fcntl.LOCK_SH)
         yield
-
-
-def corpus_digest(corpus: Corpus, where: str, notes: Path | None) -> str:
-    """Digest of all files of a corpus, which is opened from `where`; `notes` as for `digest_of_files`."""
-    from valence_lib.corpora.sources import folder_of
-
-    folder = folder_of(where)
-    return digest_of_files(corpus.files(), folder if folder.is_dir() else folder.parent, notes)
 
 
 def _make_outputs(
@@ -126,11 +118,14 @@ def _check_unchanged(folder: Path, job: Job, record: Record, request: Mapping, r
     if any(max(stat.st_mtime_ns, stat.st_ctime_ns) > began for stat in stats):
         changed += differences(record.fingerprint, job.fingerprint(root))
     if "corpus" in job.values:
-        from valence_lib.corpora.sources import open_corpus
+        from valence_lib.corpora.opening import open_corpus, split_names
+        from valence_lib.workflow.corpora import absolute, corpus_digest
 
-        where = "demo" if request["corpus"] == "demo" else str(root / request["corpus"])
-        corpus = open_corpus(where, columns=request["columns"])
-        if corpus_digest(corpus, where, folder / CORPUS_NOTES) != job.values["corpus"]:
+        trained, tested = (absolute(request[name], root) for name in ("corpus", "test_corpus"))
+        given = {name: request[name] for name in ("columns", "target", "scale")}
+        corpus = open_corpus(trained, test_corpus=tested, **given)
+        places = [*split_names(trained), *split_names(tested)]
+        if corpus_digest(corpus, places, folder / CORPUS_NOTES) != job.values["corpus"]:
             changed.append("the corpus changed")
     if changed:
         raise RunError(

@@ -6,14 +6,14 @@ A build writes the table to request.json; workflow/Snakefile makes its rules fro
 """
 
 import json
-import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from valence_lib import provenance
+from valence_lib.corpora.opening import open_corpus, split_names
+from valence_lib.corpora.sources import Corpus
 from valence_lib.errors import RunError, SettingsError, unknown_name
 from valence_lib.files import digest_of
 from valence_lib.registry import (
@@ -30,8 +30,9 @@ from valence_lib.registry import (
     modules_of,
     training_settings,
 )
-from valence_lib.settings import PROTOCOLS, CorpusSettings
-from valence_lib.workflow.jobs import CORPUS_LINK, REQUEST_FILE, Job, project_root
+from valence_lib.settings import PROTOCOLS, CorpusSettings, Target, TrainingSettings
+from valence_lib.workflow.corpora import report_name, seen_from, seen_from_notebooks
+from valence_lib.workflow.jobs import REQUEST_FILE, Job, project_root
 
 REPORT_PRESETS = ("default", "course", "clip", "speaker", "best")
 
@@ -41,17 +42,20 @@ class Request:
     """What a report is made of.
 
     Args:
-        corpus: "demo" or a path.
+        corpus: "demo" or a path, or several between commas.
+        test_corpus: the corpora to test on alone; "" for none.
+        target: the rated dimension that is predicted, such as "valence".
         name: of the folder under reports/.
         preset: how networks are trained, beside the preset "course", which is always included. "best" is the
             default preset with all models and the ablation table.
-        protocol: "holdout" (one training, validation and test subset) or "cv" (cross-validation by speaker).
+        protocol: "holdout" (one training, validation and test subset), "cv" (cross-validation by speaker) or
+            "corpora" (each corpus is tested by models that are trained on the others).
         folds: of the cross-validation.
         seed: the first seed, and that of the split.
         seeds: number of trainings of each network and preset, with successive seeds.
         epochs: of each training.
         precision: of each training's large products.
-        valence_low, valence_high: the ends of the rating scale.
+        scale: the ends of the rating scale of each corpus, as `opening.parse_scales` takes them.
         clips_per_speaker: number of clips of each speaker that are taken; 0 takes all.
         columns: names of the columns of the corpus's table, see `columns.parse_columns`; "" for usual ones.
         names_speakers: whether the corpus names speakers; without, nothing is standardised by speaker.
@@ -62,6 +66,8 @@ class Request:
     """
 
     corpus: str = "demo"
+    test_corpus: str = ""
+    target: str = "valence"
     name: str = "demo"
     preset: str = "default"
     protocol: str = "holdout"
@@ -70,8 +76,7 @@ class Request:
     seeds: int = 3
     epochs: int = 20
     precision: str = "float32"
-    valence_low: float = 1.0
-    valence_high: float = 5.0
+    scale: str = "1,5"
     clips_per_speaker: int = 0
     names_speakers: bool = True
     columns: str = ""
@@ -90,10 +95,20 @@ class Request:
             raise SettingsError(unknown_name("preset", self.preset, REPORT_PRESETS))
         if self.protocol not in PROTOCOLS:
             raise SettingsError(unknown_name("protocol", self.protocol, PROTOCOLS))
-        if self.best and self.protocol == "cv":
+        if self.protocol != "holdout" and self.test_corpus:
             raise SettingsError(
-                "TUNED=yes was given with PROTOCOL=cv, which tests on the clips on which the sweep chose its "
-                "settings; expected PROTOCOL=holdout."
+                f"PROTOCOL={self.protocol} was given with TEST_CORPUS, which is tested as a whole; expected "
+                "PROTOCOL=holdout. Scores within each corpus are in every report on several corpora."
+            )
+        if self.protocol == "corpora" and len(self.corpora) < 2:
+            raise SettingsError(
+                f"PROTOCOL=corpora was given for CORPUS={self.corpus}; expected two or more corpora, as in "
+                "CORPUS=first,second."
+            )
+        if self.best and self.protocol != "holdout":
+            raise SettingsError(
+                f"TUNED=yes was given with PROTOCOL={self.protocol}, which tests on the clips on which the "
+                "sweep chose its settings; expected PROTOCOL=holdout."
             )
         if self.folds < 3:
             raise SettingsError(
@@ -104,7 +119,27 @@ class Request:
                 f"SEEDS={self.seeds} was given; expected the number of trainings of each model, 1 or more."
             )
         training_settings("LSTM2", "default", self.seed, epochs=self.epochs, precision=self.precision)
-        CorpusSettings(self.valence_low, self.valence_high, self.clips_per_speaker, self.seed)
+        CorpusSettings(self.clips_per_speaker, self.seed)
+        Target(self.target)
+
+    @property
+    def corpora(self) -> list[str]:
+        """The corpora, first those to train on."""
+        return [*split_names(self.corpus), *split_names(self.test_corpus)]
+
+    def open_corpus(self) -> Corpus:
+        """The corpora as one.
+
+        Raises:
+            CorpusError: one of them cannot be read.
+        """
+        return open_corpus(
+            self.corpus,
+            columns=self.columns,
+            target=self.target,
+            scale=self.scale,
+            test_corpus=self.test_corpus,
+        )
 
     def runs(self) -> dict[str, dict[str, Any]]:
         """Model, preset, seed and, where there are any, changed settings of every run, by its name."""
@@ -175,17 +210,22 @@ class Request:
             return paths(*(f"runs/{run}/{name}" for run in runs for name in names))
 
         report = {"report": f"../reports/{self.name}"}
-        corpus = {"corpus": self._corpus_seen_from_notebooks(), "columns": self.columns}
+        seen, n_trained = seen_from_notebooks(self.corpora, self.name), len(split_names(self.corpus))
+        corpus = {"corpus": ",".join(seen[:n_trained]), "test_corpus": ",".join(seen[n_trained:])}
+        corpus |= {"columns": self.columns, "target": self.target, "scale": self.scale}
         preprocessing = {
             name: getattr(self, name)
             for name in (
-                *("valence_low", "valence_high", "clips_per_speaker", "protocol", "folds", "seed"),
+                *("clips_per_speaker", "protocol", "folds", "seed"),
                 *("encoder", "encoder_name", "encoder_layer"),
             )
         } | {"streams": sorted(streams)}
         clips = paths("preprocess/clips.csv", "preprocess/corpus.json")
-        splits = clips + paths("preprocess/splits.csv") if self.protocol == "cv" else clips
+        splits = clips + paths("preprocess/splits.csv") if self.protocol != "holdout" else clips
         excluded = paths("preprocess/quarantine.csv")
+        analyses = paths("leakage/leakage.json", "leakage/predictions.csv")
+        if len(self.corpora) > 1:
+            analyses += paths("cross_corpus/cross_corpus.json", "cross_corpus/predictions.csv")
         predictions = paths_of_runs("predictions.csv", "settings.json")
         templates = sorted((provenance.PACKAGE / "report" / "templates" / "report").glob("*.*"))
         records = paths(
@@ -233,12 +273,13 @@ class Request:
                 memory=3000,
                 minutes=240,
             ),
+            *self._cross_corpus(splits + predictions, runs, of_fitted, [settings[name] for name in fitted]),
             Job(
                 "compare",
                 "notebooks/3_compare.ipynb",
-                splits + excluded + predictions + paths("leakage/leakage.json", "leakage/predictions.csv"),
+                splits + excluded + predictions + analyses,
                 ("notebooks/3_compare.ipynb", "results.json", "seconds.json", "predictions.csv"),
-                after=("preprocess", *runs, "leakage"),
+                after=("preprocess", *runs, "leakage", *(["cross_corpus"] * (len(self.corpora) > 1))),
                 parameters={**report, "runs": list(runs)} | ({"tuning": self.best} if self.best else {}),
             ),
             Job(
@@ -280,6 +321,35 @@ class Request:
             ),
         ]
 
+    def _cross_corpus(
+        self,
+        inputs: tuple[str, ...],
+        runs: Mapping[str, Any],
+        modules: Iterable[str],
+        settings: Sequence[TrainingSettings],
+    ) -> list[Job]:
+        """The job that trains on each corpus and tests on each, where there are several."""
+        if len(self.corpora) == 1:
+            return []
+        return [
+            Job(
+                "cross_corpus",
+                "notebooks/cross_corpus.ipynb",
+                inputs,
+                (
+                    "cross_corpus/cross_corpus.ipynb",
+                    "cross_corpus/cross_corpus.json",
+                    "cross_corpus/predictions.csv",
+                ),
+                after=tuple(runs),
+                parameters={"report": f"../reports/{self.name}", "runs": list(runs), "folds": self.folds},
+                modules=tuple(sorted(modules)),
+                values={"registry": [entries_of(of_run) for of_run in settings]},
+                memory=3000,
+                minutes=240,
+            )
+        ]
+
     def workers(self, trials: int, minutes: float, count: int) -> list[Job]:
         """The jobs of a sweep after preprocessing: workers at one study with a budget of trials or minutes.
 
@@ -313,14 +383,6 @@ class Request:
             for worker in range(1, count + 1)
         ]
 
-    def _corpus_seen_from_notebooks(self) -> str:
-        """The corpus by the link in the report's folder, so that notebooks hold no path of this machine."""
-        if self.corpus == "demo":
-            return self.corpus
-        link = f"../reports/{self.name}/{CORPUS_LINK}"
-        path = Path(self.corpus).expanduser()
-        return f"{link}/{path.name}" if path.is_file() else link
-
 
 def _missing_packages(model: str, preset: str) -> dict[str, str]:
     return missing_packages(training_settings(model, preset, seed=0).streams)
@@ -328,11 +390,6 @@ def _missing_packages(model: str, preset: str) -> dict[str, str]:
 
 def _settings(models: Iterable[str], preset: str, seed: int, **changes: Any) -> dict[str, dict[str, Any]]:
     return {name: training_settings(name, preset, seed, **changes).to_mapping() for name in models}
-
-
-def corpus_path(corpus: str, root: Path) -> str:
-    """The corpus's path as request.json has it, the same for every spelling of the path."""
-    return corpus if corpus == "demo" else os.path.relpath(Path(corpus).expanduser(), root)
 
 
 def load_best(name: str) -> dict[str, Any]:
@@ -354,22 +411,18 @@ def load_best(name: str) -> dict[str, Any]:
     return best
 
 
-def default_name(corpus: str) -> str:
-    """A report's name after its corpus; of a table of labels, after its folder.
+def default_name(corpus: str, tested: str, target: str) -> str:
+    """A report's name after its corpora and its target; see `corpora.report_name`.
 
     Raises:
-        RunError: a report of that name is on another corpus.
+        RunError: a report of that name is on other corpora.
     """
-    from valence_lib.corpora.sources import folder_of
-
-    path = folder_of(corpus).resolve()
-    stem = path.stem if path.suffix in (".pkl", ".pickle") else path.name
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "report"
-    root = project_root()
+    name, root = report_name(corpus, tested, target), project_root()
     earlier = root / "reports" / name / REQUEST_FILE
-    before = json.loads(earlier.read_text(encoding="utf-8"))["corpus"] if earlier.is_file() else None
-    if before not in (None, corpus_path(corpus, root)):
-        raise RunError(
-            f"reports/{name} is on another corpus than {corpus!r}; give this report a NAME of its own."
-        )
+    if earlier.is_file():
+        before = json.loads(earlier.read_text(encoding="utf-8"))
+        if [before["corpus"], before["test_corpus"]] != [seen_from(corpus, root), seen_from(tested, root)]:
+            raise RunError(
+                f"reports/{name} is on another corpus than {corpus!r}; give this report a NAME of its own."
+            )
     return name

@@ -11,8 +11,11 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from valence_lib.preprocess.splits import OUT_OF_FOLD
+from valence_lib.report.corpus_text import figure_labels
 from valence_lib.report.figures import style
 from valence_lib.report.figures.style import WIDTH, drawing, finite_array, require
+from valence_lib.report.wording import capitalised, ends_of
+from valence_lib.settings import Target
 
 SUBSETS = {"train": style.BLUE, "validation": style.ORANGE, "test": style.GREEN, OUT_OF_FOLD: style.GREEN}
 
@@ -68,20 +71,23 @@ def draw_log_mel(ax: Axes, log_mel: ArrayLike, sample_rate: int, hop_length: int
     return image
 
 
-def plot_label_distribution(labels: pd.DataFrame, low: float, high: float) -> Figure:
-    """Histograms of the true valence by subset, with a line at the mean.
+def plot_label_distribution(labels: pd.DataFrame, target: Target) -> Figure:
+    """Histograms of the ratings by subset, with a line at the mean.
 
     Args:
-        labels: one row per clip, with the columns `valence` (rating points) and `subset`.
-        low, high: the ends of the rating scale.
+        labels: one row per clip, with the columns `rating` (rating points) and `subset`.
+        target: what is rated.
     """
+    low, high = target.low, target.high
     # The mean of a few raters takes few values, which bins of any other width show as a comb: take the
     # coarsest grid that holds all ratings, and a bin around each of its points.
-    share = (labels["valence"].to_numpy(np.float64) - low) / (high - low)
+    share = (labels["rating"].to_numpy(np.float64) - low) / (high - low)
     fitting = (n for n in range(4, 25) if np.abs(share * n - np.round(share * n)).max() < 0.05)
     steps = next(fitting, 16)
     edges = low + (np.arange(steps + 2) - 0.5) * (high - low) / steps
-    return _plot_by_subset(labels, "valence", edges, f"Valence ({low:g} negative to {high:g} positive)")
+    (name,), (lowest, highest) = figure_labels([target.name]), ends_of(target)
+    scale = f"{low:g} {lowest} to {high:g} {highest}"
+    return _plot_by_subset(labels, "rating", edges, f"{capitalised(name)} ({scale})")
 
 
 def plot_durations(durations: pd.DataFrame) -> Figure:

@@ -16,22 +16,23 @@ from valence_lib.evaluation.occlusion import Occlusion
 from valence_lib.report.corpus_text import figure_labels
 from valence_lib.report.figures import style
 from valence_lib.report.figures.corpus import draw_log_mel
-from valence_lib.report.figures.style import BLACK, BLUE, WIDTH, drawing
+from valence_lib.report.figures.style import BLACK, BLUE, WIDTH, drawing, points_of
+from valence_lib.settings import Target
 
 _MOST_POINTS = 1500  # more points cover each other: hexagons count them instead
 _BINS = 8
 
 
-def plot_predicted_against_true(predictions: pd.DataFrame, low: float, high: float) -> Figure:
+def plot_predicted_against_true(predictions: pd.DataFrame, target: Target) -> Figure:
     """Prediction against truth, with the identity and the least-squares line.
 
     Args:
         predictions: one row per clip, with the columns `truth` and `prediction` (rating points).
-        low, high: the ends of the rating scale; the axes reach further where a prediction does.
+        target: what is rated; the axes reach beyond its scale where a prediction does.
     """
     truth, prediction = predictions["truth"], predictions["prediction"]
-    margin = 0.03 * (high - low)
-    limits = min(low, prediction.min()) - margin, max(high, prediction.max()) + margin
+    margin = 0.03 * (target.high - target.low)
+    limits = min(target.low, prediction.min()) - margin, max(target.high, prediction.max()) + margin
     summary = f"n = {len(truth):,}"
     with drawing(4.6, 4.8) as (figure, (ax,)):
         if len(truth) > _MOST_POINTS:
@@ -46,7 +47,7 @@ def plot_predicted_against_true(predictions: pd.DataFrame, low: float, high: flo
             ax.plot(ends, slope * ends + intercept, color=style.VERMILION, linewidth=2, label="least squares")
             summary += f"\nslope {slope:.2f}"
         style.note(ax, 0.97, 0.03, summary, ax.transAxes, ha="right", va="bottom", color=BLACK)
-        ax.set(xlabel="True valence (rating points)", ylabel="Predicted valence (rating points)")
+        ax.set(xlabel=points_of(target, "True"), ylabel=points_of(target, "Predicted"))
         ax.set(xlim=limits, ylim=limits, aspect="equal")
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(9, integer=True))
@@ -54,16 +55,17 @@ def plot_predicted_against_true(predictions: pd.DataFrame, low: float, high: flo
     return figure
 
 
-def plot_residuals_by_valence(predictions: pd.DataFrame, low: float, high: float) -> Figure:
-    """Mean residual, prediction minus truth, in eight equal bins of the true valence, with 95 % intervals.
+def plot_residuals_by_rating(predictions: pd.DataFrame, target: Target) -> Figure:
+    """Mean residual, prediction minus truth, in eight equal bins of the rating, with 95 % intervals.
 
     The two bins at the ends of the scale are shaded. A bin holds its lower edge; the last one both. The
     intervals are over the groups of `evaluation.bootstrap.groups_of`, and missing where a bin holds but one.
 
     Args:
         predictions: one row per clip, with the columns `id`, `speaker`, `truth` and `prediction`.
-        low, high: the ends of the rating scale.
+        target: what is rated.
     """
+    low, high = target.low, target.high
     width = (high - low) / _BINS
     bins = ((predictions["truth"] - low) / width).astype(int).clip(upper=_BINS - 1)
     middles = low + (bins + 0.5) * width
@@ -77,7 +79,7 @@ def plot_residuals_by_valence(predictions: pd.DataFrame, low: float, high: float
         style.note(ax, -0.01, 1.03, "clips", ax.transAxes, ha="right")
         ax.set(xlim=(low, high), xticks=np.linspace(low, high, _BINS + 1))
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        ax.set(xlabel="True valence (rating points)", ylabel="Prediction − truth\n(rating points)")
+        ax.set(xlabel=points_of(target, "True"), ylabel="Prediction − truth\n(rating points)")
     return figure
 
 
@@ -88,7 +90,7 @@ def plot_error_by_duration(predictions: pd.DataFrame) -> Figure:
     `evaluation.bootstrap.groups_of`, cut off at 0.
 
     Args:
-        predictions: as `plot_residuals_by_valence` takes them, with the column `duration_seconds`.
+        predictions: as `plot_residuals_by_rating` takes them, with the column `duration_seconds`.
     """
     seconds = predictions["duration_seconds"]
     count = max(1, min(_BINS, len(seconds) // 10))
@@ -124,29 +126,29 @@ def _mean_interval(values: pd.Series, groups: pd.Series) -> tuple[float, float]:
     return values.mean(), float(special.stdtrit(n - 1, 0.975) * error)
 
 
-def plot_valence_curve(
-    start_seconds: ArrayLike, end_seconds: ArrayLike, valence: ArrayLike, low: float, high: float
+def plot_curve(
+    start_seconds: ArrayLike, end_seconds: ArrayLike, predicted: ArrayLike, target: Target
 ) -> Figure:
-    """Predicted valence along a recording, one mark at the middle of each window; gaps where it is NaN.
+    """Predictions along a recording, one mark at the middle of each window; gaps where there is none.
 
     Time is in minutes where the recording is longer than three.
 
     Args:
         start_seconds, end_seconds [shape=(windows,)]: of each window, in the order of the recording.
-        valence [shape=(windows,)]: rating points; NaN where a window has none, such as a silent one.
-        low, high: the ends of the rating scale; the axis reaches further where a prediction does.
+        predicted [shape=(windows,)]: rating points; NaN where a window has none, such as a silent one.
+        target: what is predicted; the axis reaches beyond its scale where a prediction does.
     """
     start, end = np.asarray(start_seconds), np.asarray(end_seconds)
-    values = pd.Series(np.asarray(valence, np.float64))
+    values = pd.Series(np.asarray(predicted, np.float64))
     unit, seconds = ("min", 60.0) if end.max() > 180 else ("s", 1.0)
-    margin = 0.03 * (high - low)
+    margin = 0.03 * (target.high - target.low)
     with drawing(WIDTH, 2.5) as (figure, (ax,)):
         # A window between two gaps is invisible as a line.
         size = 2.5 if len(values) <= 200 else 1.5
         ax.plot((start + end) / 2 / seconds, values, color=BLUE, linewidth=1.2, marker="o", markersize=size)
         ax.set_xlim(0, end.max() / seconds)
-        ax.set_ylim(np.nanmin([low, *values]) - margin, np.nanmax([high, *values]) + margin)
-        ax.set(xlabel=f"Time ({unit})", ylabel="Predicted valence\n(rating points)")
+        ax.set_ylim(np.nanmin([target.low, *values]) - margin, np.nanmax([target.high, *values]) + margin)
+        ax.set(xlabel=f"Time ({unit})", ylabel=points_of(target, "Predicted", "\n"))
         ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.grid(axis="y")
         text = f"{len(values):,} windows, {values.isna().sum():,} of them silent or clipped (gaps)"
@@ -181,13 +183,14 @@ def plot_occlusion(
     return figure
 
 
-def plot_prediction_intervals(predictions: pd.DataFrame, coverage: float) -> Figure:
+def plot_prediction_intervals(predictions: pd.DataFrame, coverage: float, target: Target) -> Figure:
     """Single clips' prediction intervals and ratings, and, where speakers are named, coverage by speaker.
 
     Args:
         predictions: one row per clip, with the columns `truth`, `prediction`, `low` and `high` (rating
             points), and, for the second panel, `speaker`.
         coverage: the share of ratings that the intervals are meant to hold, such as 0.9.
+        target: what is rated.
     """
     rows = predictions.sort_values("prediction", kind="stable").reset_index(drop=True)
     inside = rows["truth"].between(rows["low"], rows["high"])
@@ -199,7 +202,7 @@ def plot_prediction_intervals(predictions: pd.DataFrame, coverage: float) -> Fig
         look: dict[str, Any] = {"markersize": 2.6, "markeredgewidth": 0}
         ax.plot(rows["truth"][inside], "o", color=BLACK, alpha=0.6, label="rating inside", **look)
         ax.plot(rows["truth"][~inside], "o", color=style.VERMILION, label="rating outside", **look)
-        ax.set(xlabel="Clips, by prediction", ylabel="Valence (rating points)", xlim=(-1, len(rows)))
+        ax.set(xlabel="Clips, by prediction", ylabel=points_of(target), xlim=(-1, len(rows)))
         ax.set_title(f"{inside.mean():.1%} of {len(rows):,} clips inside")
         ax.yaxis.set_major_locator(MaxNLocator(9, integer=True))
         ax.grid(axis="y")

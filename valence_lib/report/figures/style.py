@@ -18,6 +18,9 @@ from matplotlib.transforms import Transform
 from numpy.typing import ArrayLike, NDArray
 
 from valence_lib.errors import SettingsError
+from valence_lib.report.corpus_text import figure_labels
+from valence_lib.report.wording import capitalised
+from valence_lib.settings import Target
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
@@ -73,6 +76,21 @@ def drawing(
 def note(ax: Axes, x: float, y: float, text: str, frame: Transform, **look: Any) -> None:
     """Small print at (x, y) of `frame`, the axes' own or one that mixes them with the data."""
     ax.text(x, y, text, transform=frame, **{"va": "center", "fontsize": 8, "color": GREY, **look})
+
+
+def points_of(target: Target, before: str = "", separator: str = " ") -> str:
+    r"""The label of an axis with ratings or predictions of the target.
+
+    Args:
+        target: what is rated.
+        before: a word such as "True" before its name.
+        separator: between the name and the unit; "\n" puts the unit on a line of its own.
+
+    >>> points_of(Target("arousal")), points_of(Target("arousal"), "True")
+    ('Arousal (rating points)', 'True arousal (rating points)')
+    """
+    (name,) = figure_labels([target.name])
+    return f"{capitalised(f'{before} {name}'.strip())}{separator}(rating points)"
 
 
 def require(condition: bool | np.bool, given: str, expected: str) -> None:

@@ -3,8 +3,23 @@
 from collections.abc import Mapping
 from typing import Any
 
-from valence_lib.report.corpus_text import literal
-from valence_lib.report.wording import SUBSET_WORDS, listed, rounded
+from valence_lib.report.corpus_text import linked, literal
+from valence_lib.report.wording import EMOTIONAL, SUBSET_WORDS, ends_of, listed, rounded
+from valence_lib.settings import Target
+
+
+def title(target: Target) -> str:
+    """The title of a report on one target."""
+    return f"Predicting {'emotional ' * (target.name in EMOTIONAL)}{literal(target.name)} from speech"
+
+
+def subject(target: Target) -> str:
+    """What a report predicts, and from what."""
+    what = f"{literal(target.name)}, as a number,"
+    if target.name in EMOTIONAL:
+        low, high = ends_of(target)
+        what = f"how {high} or {low} a speaker sounds, as a number,"
+    return f"This report predicts {what} from the sound of a short clip."
 
 
 def warnings(results: Mapping[str, Any]) -> list[str]:
@@ -45,6 +60,28 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def corpora(results: Mapping[str, Any]) -> list[str]:
+    """Scale, source, terms and citation of each corpus; nothing for a single corpus that states none of them.
+
+    Args:
+        results: with `corpora`, a list of {"name", "clips", "scale", "source", "terms", "citation"}; what a
+            corpus does not state is "".
+    """
+    parts, stated = results["corpora"], ("source", "terms", "citation")
+    if len(parts) == 1 and not any(parts[0][name] for name in stated):
+        return []
+    found = []
+    for part in parts:
+        low, high = part["scale"]
+        texts = {name: " ".join(part[name].split()).rstrip(".") for name in stated}
+        known = [f"{name.capitalize()}: {linked(text)}." for name, text in texts.items() if text]
+        about = (
+            f"The corpus {literal(part['name'])} has {part['clips']:,} clips, rated from {low:g} to {high:g}."
+        )
+        found.append(" ".join([about, *known]))
+    return found
+
+
 def reading(results: Mapping[str, Any]) -> str:
     """What was found while the corpus was read; "" where there is nothing to report."""
     return " ".join(literal(note) for note in results["notes"])
@@ -52,19 +89,30 @@ def reading(results: Mapping[str, Any]) -> str:
 
 def split(results: Mapping[str, Any]) -> str:
     """How the clips are split, and the sizes of the subsets or the number of folds."""
-    split = results["split"]
-    if split["protocol"] == "cv":
+    split, several = results["split"], len(results["corpora"]) > 1
+    if split["protocol"] != "holdout":
         size = split["subsets"]["out_of_fold"]
         who = f" of {size['speakers']} speakers" if size["speakers"] else ""
+        if split["by"] == "corpora":
+            how = "at random" if split["unnamed"] else "by speaker"
+            return (
+                f"The {size['clips']:,} rated clips{who} are of {split['folds']} corpora. Each corpus is the "
+                "test subset once. The models are then trained on the others, of which a fifth of the clips, "
+                f"drawn {how} from each corpus, is the validation subset. Scores are computed over the test "
+                "clips of all corpora together."
+            )
         how = "by speaker" if split["by"] == "speaker" else "at random"
+        how += ", so that each fold has clips of every corpus" * several
         return (
             f"The {size['clips']:,} rated clips{who} are split into {split['folds']} folds {how}. Each fold "
             "is the test subset once. The next fold is then the validation subset, and all others are the "
             "training subset. Scores are computed over the test clips of all folds together."
         )
-    way = {"speaker": "by speaker", "random": "at random", "corpus": "as the corpus defines"}[split["by"]]
+    defined = "the corpora define" if several else "the corpus defines"
+    way = {"speaker": "by speaker", "random": "at random", "corpus": f"as {defined}"}[split["by"]]
+    way += ", corpus by corpus" * several
     if split["by"] != "corpus" and split["given"]:
-        way += f", except for {listed(split['given'])}, which the corpus defines"
+        way += f", except for {listed(split['given'])}, which {defined}"
     if not split["unnamed"] and not split["shared_speakers"]:
         way += "; no speaker is in two subsets"
     sizes = []
