@@ -14,7 +14,7 @@ ROOT = PACKAGE.parent
 # top level import from those named before them.
 TOP_MODULES = ["errors", "settings", "files", "registry", "provenance"]
 SUB_PACKAGES = ["corpora", "features", "models", "preprocess", "training", "evaluation", "report", "workflow"]
-ORDER = [*TOP_MODULES, *SUB_PACKAGES, "__main__"]
+ORDER = [*TOP_MODULES, *SUB_PACKAGES, "arguments", "__main__"]
 MOST_LINES = 450
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -436,7 +436,7 @@ def test_check_prints_what_was_detected_and_takes_names_of_columns(manifest_fold
     assert "such as RANGE=1,4, or RANGE=auto" in printed
 
 
-@pytest.mark.parametrize("command", [["predict", "x.wav", "--run", "y"], ["report"], ["sweep"], ["plan"]])
+@pytest.mark.parametrize("command", [["check", "x"], ["report"], ["sweep"], ["plan"]])
 def test_every_command_takes_a_range_below_zero(command):
     arguments = [*command, "--range", "-1,1"]
     assert parse_arguments(arguments).scale == "-1,1"

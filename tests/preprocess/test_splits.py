@@ -377,3 +377,64 @@ def test_pairs_across_subsets_are_counted():
     pairs = pd.DataFrame([("a", "b"), ("b", "c"), ("d", "c"), ("a", "d")], columns=["first", "second"])
     assert split.pairs_across_subsets(ids, pairs) == 3
     assert split.pairs_across_subsets(ids, pairs.iloc[:0]) == 0
+
+
+# Several corpora
+
+
+def two_corpora(n_speakers: int = 12) -> pd.DataFrame:
+    """Two corpora of the same number of speakers, with 10 clips each, the second with subsets of its own."""
+    rng = np.random.default_rng(0)
+    speakers = [f"{corpus}/{n}" for corpus in "ab" for n in range(n_speakers) for _ in range(10)]
+    subsets = [""] * (10 * n_speakers) + [
+        "test" if n < 3 else "validation" if n < 6 else "train" for n in range(n_speakers) for _ in range(10)
+    ]
+    corpora = [name.split("/")[0] for name in speakers]
+    return table(rng.uniform(1, 5, len(speakers)), speakers, subsets, corpora)
+
+
+def test_each_corpus_keeps_its_own_subsets_or_gets_some():
+    clips = two_corpora()
+    split = holdout(clips)
+    first = (clips["corpus"] == "a").to_numpy()
+    assert list(split.subset[~first]) == list(clips["subset"][~first])
+    # As if it were alone.
+    np.testing.assert_array_equal(split.subset[first], holdout(clips[first]).subset)
+    assert split.by == "speaker" and not split.shared_speakers
+
+
+def test_where_a_corpus_is_tested_alone_the_other_has_no_test_clips():
+    clips = two_corpora()
+    clips.loc[clips["corpus"] == "b", "subset"] = "test"
+    subsets = holdout(clips).subset
+    first = (clips["corpus"] == "a").to_numpy()
+    assert set(subsets[~first]) == {"test"}
+    assert set(subsets[first]) == {"train", "validation"}
+    assert abs((subsets[first] == "validation").mean() - 0.2) < 0.1
+
+
+def test_every_fold_has_clips_of_each_corpus():
+    clips = two_corpora()
+    split = make_splits(clips, "cv", 6, 0)
+    assert len(split.splits) == 6
+    for subsets in split.splits.values():
+        sizes = clips["corpus"][subsets == "test"].value_counts()
+        assert sizes.to_dict() == {"a": 20, "b": 20}
+
+
+def test_each_corpus_is_tested_by_models_of_the_others():
+    clips = two_corpora()
+    split = make_splits(clips, "corpora", 6, 0)
+    assert (split.protocol, split.by, list(split.splits)) == ("corpora", "corpora", ["fold-0", "fold-1"])
+    corpora = clips["corpus"].to_numpy()
+    for name, subsets in zip("ab", split.splits.values(), strict=True):
+        np.testing.assert_array_equal(subsets == "test", corpora == name)
+        others = pd.Series(subsets[corpora != name]).groupby(clips["speaker"][corpora != name].to_numpy())
+        assert (others.nunique() == 1).all()
+        assert abs((subsets[corpora != name] == "validation").mean() - 0.2) < 0.1
+    assert set(split.subset) == {"out_of_fold"} and not split.shared_speakers
+
+
+def test_protocol_corpora_needs_two():
+    with pytest.raises(CorpusError, match="PROTOCOL=corpora was given for one corpus; expected two or more"):
+        make_splits(two_corpora().iloc[:100], "corpora", 6, 0)

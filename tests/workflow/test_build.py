@@ -110,6 +110,12 @@ def test_a_name_is_not_taken_from_a_report_on_another_corpus(snakemake, manifest
         default_name("elsewhere/spoken")
 
 
+def test_a_report_is_named_after_all_its_corpora_and_another_target(tmp_path, monkeypatch):
+    monkeypatch.setattr(request_module, "project_root", lambda: tmp_path)
+    assert default_name("demo,some/clips") == "demo-clips"
+    assert default_name("some/clips", "demo", "arousal") == "clips-to-demo-arousal"
+
+
 def test_request_json_holds_all_that_determines_the_results(snakemake, tmp_path, manifest_folder):
     def built(**changes):
         request = Request(**{"corpus": str(manifest_folder), "name": "one", "seeds": 1} | changes)
@@ -394,7 +400,7 @@ def test_make_help_lists_every_target_with_one_line():
     [
         ("SEEDD=3", "There is no variable SEEDD. Did you mean SEED?"),
         ("preset=course", "There is no variable preset. Did you mean PRESET?"),
-        ("XYZ=1", "There is no variable XYZ. Known: PYTHON CORPUS COLUMNS NAME"),
+        ("XYZ=1", "There is no variable XYZ. Known: PYTHON CORPUS TEST_CORPUS TARGET COLUMNS NAME"),
     ],
 )
 def test_a_misspelt_variable_of_make_stops_before_any_work(given, message):

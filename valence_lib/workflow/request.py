@@ -411,7 +411,7 @@ def load_best(name: str) -> dict[str, Any]:
     return best
 
 
-def default_name(corpus: str, tested: str, target: str) -> str:
+def default_name(corpus: str, tested: str = "", target: str = "valence") -> str:
     """A report's name after its corpora and its target; see `corpora.report_name`.
 
     Raises:
@@ -421,7 +421,10 @@ def default_name(corpus: str, tested: str, target: str) -> str:
     earlier = root / "reports" / name / REQUEST_FILE
     if earlier.is_file():
         before = json.loads(earlier.read_text(encoding="utf-8"))
-        if [before["corpus"], before["test_corpus"]] != [seen_from(corpus, root), seen_from(tested, root)]:
+        if [before["corpus"], before.get("test_corpus", "")] != [
+            seen_from(corpus, root),
+            seen_from(tested, root),
+        ]:
             raise RunError(
                 f"reports/{name} is on another corpus than {corpus!r}; give this report a NAME of its own."
             )
