@@ -4,6 +4,7 @@ reports/<name>/
   preprocess/       clips.csv, quarantine.csv, near_duplicates.csv, corpus.json, splits.csv (if cv)
   runs/<run>/       one training; <run> is model-preset-seed
   leakage/          predictions on folds that share speakers or sentences with the training clips
+  cross_corpus/     predictions within each of several corpora, and from one to another
   errors/           errors.json of the error analysis, and worst.npz with the worst clips
   results.json      every score; the contract for other programs
   seconds.json      measured times, which no two runs share

@@ -38,7 +38,8 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
     if split["unnamed"]:
         some = f"names no speaker for {split['unnamed']:,} clips"
         who = some if results["speakers"] else "does not name its speakers"
-        how = "is random" if split["by"] == "random" else "is that of the corpus"
+        ways = {"random": "is random", "corpora": "of the training clips is random"}
+        how = ways.get(split["by"], "is that of the corpus")
         found.append(
             f"**Speakers may leak.** The corpus {who}, and the split {how}. The same person may be in the "
             "training and the test subset. Scores on new speakers are probably worse."
