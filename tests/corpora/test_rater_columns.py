@@ -12,6 +12,8 @@ def test_each_rater_has_a_column_in_the_order_of_the_names():
     assert found[0] == {"rating_a1": 3, "rating_a2": 1}
     assert found[1]["rating_a1"] == 2 and math.isnan(found[1]["rating_a2"])
     assert note == "The raters are a1 r2, a2 r10."
+    assert rater_columns([{"a1": 1.0, "a2": 3.0}], ["x"], {"a2", "a1"})[1] == ""
+    assert rater_columns([{}], ["x"], set()) == ([{}], "")
 
 
 def test_ratings_of_a_crowd_keep_their_clip_and_their_values():

@@ -402,7 +402,7 @@ def _pivoted(rows: Sequence[LabelRow], path: Path, notes: list[str]) -> list[Lab
             replace(first, rating=rating, by_rater=ratings, rater="", labels=labels, problem=problem)
         )
     numbered, note = with_rater_columns(found, {row.rater for row in rows} - {""})
-    notes.append(f"The table has one row a rating. {note}")
+    notes.append(f"The table has one row a rating. {note}".strip())
     return numbered
 
 

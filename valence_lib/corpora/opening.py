@@ -222,7 +222,7 @@ def _published(entry: PublishedCorpus, folder: Path, reading: _Reading) -> Corpu
     labels = entry.read(folder, name if entry.scales else "")
     if raters := {rater for row in labels.rows for rater in row.by_rater}:
         rows, note = with_rater_columns(labels.rows, raters)
-        labels = replace(labels, rows=rows, notes=[*labels.notes, note])
+        labels = replace(labels, rows=rows, notes=[*labels.notes, *filter(None, [note])])
     about = {key: getattr(entry, key) for key in ("terms", "citation", "source")}
     corpus = LabelledClips(
         entry.name, labels, folder, reading.sample_rate, target, about | {"description": entry.content}

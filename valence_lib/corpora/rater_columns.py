@@ -23,7 +23,8 @@ def rater_columns(
         raters: the names that stand for one person each; ratings under other names have no column.
 
     Returns:
-        The ratings of each clip by column, NaN where one is missing, and a sentence about the columns.
+        The ratings of each clip by column, NaN where one is missing, and a sentence about the columns: ""
+        where there are no raters, or they have the names of their columns.
 
     >>> rater_columns([{"Ann": 2.0, "Bo": 3.0}, {"Bo": 1.0}], ["x", "y"], ["Bo", "Ann"])[0]
     [{'rating_a1': 2.0, 'rating_a2': 3.0}, {'rating_a1': nan, 'rating_a2': 1.0}]
@@ -35,7 +36,9 @@ def rater_columns(
         found = [
             {column: of_clip.get(name, math.nan) for column, name in columns.items()} for of_clip in ratings
         ]
-        return found, f"The raters are {listed or 'not named'}."
+        if names == [f"a{number}" for number in range(1, len(names) + 1)]:
+            return found, ""
+        return found, f"The raters are {listed}."
     in_order = [
         sorted(
             (name for name, rating in of_clip.items() if not math.isnan(rating)), key=partial(_digest, clip)
