@@ -302,12 +302,17 @@ def test_without_a_pair_across_corpora_nothing_is_concluded():
             2,
             "by speaker, corpus by corpus, except for test, which the corpora define; no speaker",
         ),
+        (
+            {"protocol": "holdout", "by": "speaker", "given": ["test"], "tested_alone": ["b"]},
+            2,
+            "The clips are split by corpus: all clips of b are test clips. The others are split by speaker;",
+        ),
         ({"protocol": "holdout", "by": "corpus"}, 1, "The clips are split as the corpus defines; no speaker"),
     ],
 )
 def test_the_split_of_several_corpora_is_described(split, corpora, text):
     subset = "test" if split["protocol"] == "holdout" else "out_of_fold"
-    about = {"unnamed": 0, "shared_speakers": [], "given": []}
+    about = {"unnamed": 0, "shared_speakers": [], "given": [], "tested_alone": []}
     about["subsets"] = {subset: {"clips": 1200, "speakers": 12}}
     assert text in data.split({"split": about | split, "corpora": [{}] * corpora})
 

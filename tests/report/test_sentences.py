@@ -50,6 +50,7 @@ def _results(**changes):
             "protocol": "holdout",
             "by": "speaker",
             "given": [],
+            "tested_alone": [],
             "unnamed": 0,
             "shared_speakers": [],
             "subsets": {

@@ -160,6 +160,7 @@ def save_preprocessed(
             "folds": len(split.splits) if split.protocol != "holdout" else None,
             "by": split.by,
             "given": sorted(set(given) - {"", "train"}),
+            "tested_alone": _tested_alone(clips["corpus"], given),
             "unnamed": int((rated["speaker"] == "").sum()),
             "shared_speakers": split.shared_speakers,
             "subsets": {
@@ -171,6 +172,13 @@ def save_preprocessed(
         "encoder": encoder if features.encoder else None,
     }
     write_json(destination / "corpus.json", content)
+
+
+def _tested_alone(corpora: pd.Series, given: Sequence[str]) -> list[str]:
+    """The corpora of which all clips are test clips, where there are others."""
+    is_tested = pd.Series([subset == "test" for subset in given], index=corpora.index)
+    tested = is_tested.groupby(corpora, sort=False).all()
+    return list(tested.index[tested]) if not tested.all() else []
 
 
 def _is_rating(column: str) -> bool:

@@ -111,9 +111,15 @@ def split(results: Mapping[str, Any]) -> str:
         )
     defined = "the corpora define" if several else "the corpus defines"
     way = {"speaker": "by speaker", "random": "at random", "corpus": f"as {defined}"}[split["by"]]
-    way += ", corpus by corpus" * several
-    if split["by"] != "corpus" and split["given"]:
-        way += f", except for {listed(split['given'])}, which {defined}"
+    given = split["given"]
+    if alone := split["tested_alone"]:
+        whole = listed([literal(name) for name in alone])
+        way = f"by corpus: all clips of {whole} are test clips. The others are split {way}"
+        given = [subset for subset in given if subset != "test"]
+    elif several:
+        way += ", corpus by corpus"
+    if split["by"] != "corpus" and given:
+        way += f", except for {listed(given)}, which {defined}"
     if not split["unnamed"] and not split["shared_speakers"]:
         way += "; no speaker is in two subsets"
     sizes = []
