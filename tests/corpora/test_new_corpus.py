@@ -78,7 +78,9 @@ def test_check_describes_it(folder):
 
 def test_it_can_be_split_by_speaker_and_joined_with_another_corpus(folder):
     check_labels(open_corpus(folder), CorpusSettings(), protocol="cv", n_folds=3)
-    check_labels(open_corpus(f"{folder},demo"), CorpusSettings(), protocol="corpora")
+    joined = open_corpus(f"{folder},demo")
+    check_labels(joined, CorpusSettings(), protocol="corpora")
+    assert ([part.name for part in joined.parts], joined.target.high) == (["Toy", "demo"], 10)
 
 
 def test_a_bad_rating_makes_its_own_clip_unusable(folder):

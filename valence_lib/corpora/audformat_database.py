@@ -12,7 +12,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from valence_lib.corpora.labels import SUBSET_OF, UNKNOWN, LabelRow, Labels
 from valence_lib.corpora.published.entry import PublishedCorpus
 from valence_lib.corpora.published.label_files import OUTSIDE, counted, mean_rating, parse_sex, recordings
+from valence_lib.corpora.rescaling import rescaled
 from valence_lib.corpora.tables import cell_text
 from valence_lib.errors import ClipError, CorpusError
 
@@ -86,7 +87,7 @@ def describe_database(folder: Path) -> PublishedCorpus:
     return PublishedCorpus(
         name=database.name,
         marks=(HEADER,),
-        read=read,
+        read=partial(_labels, database),  # whose tables are in memory
         content=re.split(r"(?<=[.!?])\s", about.strip())[0],
         source=database.source or "",
         terms=f"{licence or 'no licence is stated'}; usage: {database.usage}",
@@ -105,7 +106,11 @@ def read(folder: Path, target: str) -> Labels:
     Raises:
         CorpusError: as `describe_database`.
     """
-    database = _load(folder)
+    return _labels(_load(folder), folder, target)
+
+
+def _labels(database: Any, folder: Path, target: str) -> Labels:
+    """The clips of a database that is loaded; see `read`."""
     columns = _rated(database, target) if target else []
     tables = [column.table for column in _chosen(columns)]
     with_emotion = [table for table, *_ in _holders(database, "emotion")]
@@ -318,10 +323,8 @@ def _ratings(
                 outside.append(key[0])
             elif column.rater in by_rater[key]:
                 repeated.append(key[0])
-            elif (low, high) == scale:
-                by_rater[key][column.rater] = value
             else:
-                by_rater[key][column.rater] = scale[0] + (value - low) / (high - low) * (scale[1] - scale[0])
+                by_rater[key][column.rater] = rescaled(value, (low, high), scale)
     ratings: dict[_Key, float] = {}
     if rank == _SINGLE:
         means = {key: mean_rating(given.values()) for key, given in by_rater.items()}

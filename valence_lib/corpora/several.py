@@ -4,16 +4,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from valence_lib.corpora.rescaling import Rating, rescaled
 from valence_lib.corpora.sources import Clip, Corpus
 from valence_lib.errors import CorpusError
 from valence_lib.settings import Target
 
-_Rating = TypeVar("_Rating", float, NDArray[np.float64])
 _NAMED_WITHIN = ("speaker", "sentence")  # labels of which equal ones of two corpora mean different things
 
 
@@ -60,12 +60,9 @@ class SeveralCorpora(Corpus):
             if part.target != self.target
         ]
 
-    def _mapped(self, rating: _Rating, scale: Target) -> _Rating:
+    def _mapped(self, rating: Rating, scale: Target) -> Rating:
         """A rating of a corpus on the common scale."""
-        if scale == self.target:
-            return rating
-        share = (rating - scale.low) / (scale.high - scale.low)
-        return self.target.low + share * (self.target.high - self.target.low)
+        return rescaled(rating, (scale.low, scale.high), (self.target.low, self.target.high))
 
     def read(self, index: int) -> Clip:
         """See `Corpus.read`."""
