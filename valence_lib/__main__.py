@@ -16,6 +16,7 @@ from valence_lib.arguments import parse_arguments, parse_budget
 from valence_lib.errors import CorpusError, SettingsError, ValenceError, disk_advice
 
 if TYPE_CHECKING:
+    from valence_lib.corpora.sources import Corpus
     from valence_lib.workflow.request import Request
 
 
@@ -159,13 +160,13 @@ def _render(options: argparse.Namespace) -> int:
     return 0
 
 
-def _requests(options: argparse.Namespace) -> "list[Request]":
-    """A request for each target; the report of another target than valence has its name."""
+def _requests(options: argparse.Namespace) -> "list[tuple[Request, Corpus]]":
+    """A request for each target, with its corpus; the report of another target than valence has its name."""
     targets = [name.strip() for name in options.target.split(",")]
     return [_request(options, target, several=len(targets) > 1) for target in targets]
 
 
-def _request(options: argparse.Namespace, target: str, several: bool) -> "Request":
+def _request(options: argparse.Namespace, target: str, several: bool) -> "tuple[Request, Corpus]":
     from valence_lib.workflow.request import Request, default_name, load_best
 
     # `Request` has the defaults of what a command has no option for.
@@ -190,7 +191,7 @@ def _request(options: argparse.Namespace, target: str, several: bool) -> "Reques
         raise SettingsError(
             f"LAYER={options.encoder_layer} was given without an encoder; expected ENCODER=FOLDER with it."
         )
-    return Request(**given)
+    return Request(**given), corpus
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -198,7 +199,7 @@ def _report(options: argparse.Namespace) -> int:
 
     ways = options.jobs, options.stop_with_parent, options.time_limit, options.profile
     # Each report is built, also where another one failed.
-    return max([build_report(request, *ways) for request in _requests(options)])
+    return max([build_report(request, corpus, *ways) for request, corpus in _requests(options)])
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -207,15 +208,15 @@ def _sweep(options: argparse.Namespace) -> int:
 
     ways = options.jobs, options.stop_with_parent, options.time_limit, options.profile
     return max(
-        build_report(request, *ways, request.workers(trials, minutes, options.jobs))
-        for request in _requests(options)
+        build_report(request, corpus, *ways, request.workers(trials, minutes, options.jobs))
+        for request, corpus in _requests(options)
     )
 
 
 def _plan(options: argparse.Namespace) -> int:
     from valence_lib.workflow.build import show_plan
 
-    return max([show_plan(request) for request in _requests(options)])
+    return max([show_plan(request, corpus) for request, corpus in _requests(options)])
 
 
 def _job(options: argparse.Namespace) -> int:

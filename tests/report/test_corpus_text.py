@@ -2,6 +2,8 @@
 
 import doctest
 import json
+import random
+import string
 import subprocess
 import unicodedata
 
@@ -11,11 +13,26 @@ from hostile import NAMES
 
 from valence_lib.report import corpus_text
 from valence_lib.report.corpus_text import code, figure_labels, literal, plain, spreadsheet_cell, visible
+from valence_lib.report.rendering import MARKDOWN
+
+KINDS = {
+    "Para",
+    "Plain",
+    "Header",
+    "Str",
+    "Space",
+    "Span",
+    "RawInline",
+}  # spans, which CommonMark reads as raw
 
 
 def _pandoc(markdown):
     """The text and the kinds of elements that pandoc finds."""
-    document = json.loads(pypandoc.convert_text(markdown, "json", format="markdown"))
+    return _text_of(json.loads(pypandoc.convert_text(markdown, "json", format="markdown"))["blocks"])
+
+
+def _text_of(part):
+    """The text and the kinds of elements in a part of pandoc's document."""
     kinds, texts = set(), []
 
     def walk(node):
@@ -28,7 +45,7 @@ def _pandoc(markdown):
                 texts.append({"Str": node.get("c"), "Space": " "}.get(node["t"], ""))
             walk(node.get("c", []))
 
-    walk(document["blocks"])
+    walk(part)
     return "".join(map(str, texts)), kinds
 
 
@@ -108,3 +125,83 @@ def test_numbers_and_other_texts_stay_in_a_spreadsheet(text):
 
 def test_doctests():
     assert doctest.testmod(corpus_text).failed == 0
+
+
+# What the readers of Markdown act on, and the characters of which random texts are made.
+MARKUP = [
+    "1. a",
+    "iv. a",
+    "(1) a",
+    "1) a",
+    "- a",
+    "+ a",
+    "# a",
+    ": a",
+    "% a",
+    "=== a",
+    "Table: a",
+    "a -- b",
+    "...",
+]
+MARKUP += [
+    "www.example.org",
+    "see http://example.org/x_y",
+    "a_b_ c",
+    "_a_ b",
+    "a__b__c",
+    "&amp;",
+    "[a](b)",
+    "![a](b)",
+]
+MARKUP += [
+    "@key",
+    "a^2^",
+    "~~a~~",
+    "| a |",
+    "a'b",
+    '"a"',
+    "<b>",
+    "`a`",
+    "\\alpha",
+    "{.a}",
+    "#tag",
+    ":smile:",
+    "a:b",
+    "!",
+]
+CHARACTERS = [*string.punctuation, "a", "B", "1", "i", " ", "www.", "http://"]
+
+
+def random_texts(n):
+    generator = random.Random(0)
+    for _ in range(n):
+        text = "".join(generator.choices(CHARACTERS, k=generator.randint(1, 10)))
+        yield " ".join(text.split()) or "a"
+
+
+@pytest.mark.parametrize("reader", ["markdown", MARKDOWN, "commonmark_x-smart", "gfm"])
+def test_literal_is_nothing_but_text_wherever_it_stands(reader):
+    texts = [*MARKUP, *random_texts(3000)]
+    forms = ["{}", "a {} b", "a ({}) b", "a {}, b", "- a: {}", "# A {}"]
+    blocks = [form.format(literal(text)) for text in texts for form in forms]
+    expected = [form.lstrip("-# ").format(text) for text in texts for form in forms]
+    page = pypandoc.convert_text("\n\n<!-- -->\n\n".join(blocks), "json", format=reader)
+    read = [block for block in json.loads(page)["blocks"] if block["t"] != "RawBlock"]
+    differing = []
+    for block, text, source in zip(read, expected, blocks, strict=True):
+        while block["t"] == "BulletList":
+            block = block["c"][0][0]
+        found, kinds = _text_of(block)
+        if " ".join(found.split()) != " ".join(text.split()) or not kinds <= KINDS:
+            differing.append((source, found, kinds))
+    assert not differing
+
+
+def test_text_without_markup_stays_as_it_is():
+    for text in (
+        "18 speakers, 1.5 to 5 (median 3)",
+        "CC BY 4.0; cite A. Author.",
+        "Made-up tones",
+        "50 % of PCM_16 a/b ok",
+    ):
+        assert literal(text).replace("\\)", ")") == text

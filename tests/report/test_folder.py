@@ -71,6 +71,19 @@ def test_corpus_json_has_given_subsets_unnamed_speakers_and_the_encoder(preproce
     assert sizes == clips["subset"].value_counts().to_dict()
 
 
+def test_corpus_json_names_the_corpora_that_are_tested_as_a_whole(tmp_path, manifest_folder):
+    corpus = open_corpus("demo", test_corpus=str(manifest_folder))
+    features, admitted = FeatureSettings(), CorpusSettings(clips_per_speaker=1)
+    inspection = inspect_corpus(corpus, admitted, features, tmp_path / FEATURES_FOLDER, progress=False)
+    given = list(inspection.clips["subset"])
+    split = make_splits(inspection.clips, "holdout", 6, seed=0)
+    clips = inspection.clips.assign(subset=split.subset, fold=split.fold)
+    save_preprocessed(tmp_path, corpus, clips, inspection.quarantine, NEAR, given, split, features)
+    content = load_json(tmp_path / "preprocess" / "corpus.json")
+    assert content["split"]["tested_alone"] == ["spoken"]
+    assert [part["name"] for part in content["corpora"]] == ["demo", "spoken"]
+
+
 def write_clips(folder, clips, target="valence"):
     """clips.csv of a report, with its target in corpus.json."""
     save_frame(folder / "preprocess" / "clips.csv", clips)

@@ -31,6 +31,11 @@ ROOT = Path(__file__).parents[2]
 BEST = {"model": "CNN", "changes": {"learning_rate": 0.01, "standardise": "clip"}, "clips": "", "trials": 20}
 
 
+def build_now(request, jobs=1, **options):
+    """Build a report of the request's corpus as it is now."""
+    return build_report(request, request.open_corpus(), jobs, **options)
+
+
 @pytest.fixture
 def manifest_folder(manifest_folder):
     """Twelve clips, enough to be split."""
@@ -102,7 +107,7 @@ def test_a_report_is_named_after_its_corpus(corpus, name, tmp_path, monkeypatch)
 
 
 def test_a_name_is_not_taken_from_a_report_on_another_corpus(snakemake, manifest_folder):
-    assert build_report(Request(corpus=str(manifest_folder), name="spoken"), jobs=1) == 0
+    assert build_now(Request(corpus=str(manifest_folder), name="spoken"), jobs=1) == 0
     for same in (str(manifest_folder), f"{manifest_folder}/../spoken/", "spoken"):
         assert default_name(same) == "spoken"
     message = r"reports/spoken is on another corpus than 'elsewhere/spoken'; give .* NAME"
@@ -119,7 +124,7 @@ def test_a_report_is_named_after_all_its_corpora_and_another_target(tmp_path, mo
 def test_request_json_holds_all_that_determines_the_results(snakemake, tmp_path, manifest_folder):
     def built(**changes):
         request = Request(**{"corpus": str(manifest_folder), "name": "one", "seeds": 1} | changes)
-        assert build_report(request, jobs=2) == 0
+        assert build_now(request, jobs=2) == 0
         return json.loads((tmp_path / "reports" / "one" / "request.json").read_text())
 
     def changed(before, now):
@@ -184,7 +189,7 @@ def test_rows_that_are_left_out_are_printed_before_anything_runs(
     snakemake, manifest_folder, monkeypatch, capsys
 ):
     monkeypatch.setattr(registry, "find_spec", lambda name: None)
-    assert build_report(Request(corpus=str(manifest_folder), name="one"), jobs=1) == 0
+    assert build_now(Request(corpus=str(manifest_folder), name="one"), jobs=1) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert "GaussianProcess (needs resemblyzer: `make encoder`)" in first
 
@@ -242,7 +247,7 @@ def test_a_sweep_is_preprocessing_and_its_workers(snakemake, tmp_path, manifest_
     request = Request(corpus=str(manifest_folder), name="one")
     found = BEST | {"trial": 3, "validation_mse": 0.5, "pruned": 2}
     write_json(tmp_path / "reports" / "one" / "sweep" / "best.json", found)
-    assert build_report(request, 2, workers=request.workers(20, 0.0, 2)) == 0
+    assert build_now(request, 2, workers=request.workers(20, 0.0, 2)) == 0
     written = json.loads((tmp_path / "reports" / "one" / "request.json").read_text())
     assert list(written["jobs"]) == ["preprocess", "sweep-1", "sweep-2"]
     given = written["fingerprints"]["sweep-2"]["parameters"]
@@ -268,7 +273,7 @@ def test_a_sweep_is_preprocessing_and_its_workers(snakemake, tmp_path, manifest_
 )
 def test_wrong_options_are_refused(snakemake, given, message):
     with pytest.raises(SettingsError, match=re.escape(message)):
-        build_report(Request(), **{"jobs": 1, **given})
+        build_now(Request(), **{"jobs": 1, **given})
 
 
 def test_a_profile_that_is_no_mapping_is_refused(snakemake, tmp_path):
@@ -278,24 +283,25 @@ def test_a_profile_that_is_no_mapping_is_refused(snakemake, tmp_path):
     for content in ("executor: [", "", "- slurm"):
         profile.write_text(content)
         with pytest.raises(SettingsError, match=r"(?s)own/config\.yaml cannot be read .*expected lines"):
-            build_report(Request(), jobs=1, profile="own")
+            build_now(Request(), jobs=1, profile="own")
 
 
 def test_a_missing_corpus_stops_before_anything_is_written():
     with pytest.raises(CorpusError, match="there is no corpus at"):
-        build_report(Request(corpus="nowhere", name="never-made"), jobs=1)
+        build_now(Request(corpus="nowhere", name="never-made"), jobs=1)
     assert not (ROOT / "reports" / "never-made").exists()
 
 
 def test_a_plan_writes_nothing(snakemake, tmp_path, manifest_folder, capsys):
     request = Request(corpus=str(manifest_folder), name="one")
-    show_plan(request)
+    show_plan(request, request.open_corpus())
     assert not (tmp_path / "reports").exists()
     assert re.search(r"^render +not finished yet$", capsys.readouterr().out, re.M)
-    assert build_report(request, jobs=1) == 0
+    assert build_now(request) == 0
     link = (tmp_path / "reports" / "one" / "corpus").readlink()
     shutil.copytree(manifest_folder, tmp_path / "others")
-    show_plan(Request(corpus=str(tmp_path / "others"), name="one"))
+    moved = Request(corpus=str(tmp_path / "others"), name="one")
+    show_plan(moved, moved.open_corpus())
     assert (tmp_path / "reports" / "one" / "corpus").readlink() == link
 
 
@@ -303,7 +309,7 @@ def test_a_copied_report_that_holds_the_corpus_keeps_it(snakemake, tmp_path, man
     copied = tmp_path / "reports" / "one" / "corpus"
     shutil.copytree(manifest_folder, copied)
     with pytest.raises(RunError, match=r"^reports/one/corpus is a folder; expected the link"):
-        build_report(Request(corpus=str(manifest_folder), name="one"), jobs=1)
+        build_now(Request(corpus=str(manifest_folder), name="one"), jobs=1)
     assert (copied / "labels.csv").is_file()
     assert not snakemake
 
@@ -339,7 +345,7 @@ def running_job(tmp_path):
 
 @pytest.mark.parametrize("end", ["finished", "killed"])
 def test_a_build_waits_for_a_job_that_outlived_the_build_before(snakemake, running_job, end, capsys):
-    thread = threading.Thread(target=build_report, args=(Request(name="one"), 1), daemon=True)
+    thread = threading.Thread(target=build_now, args=(Request(name="one"),), daemon=True)
     thread.start()
     printed, deadline = "", time.monotonic() + 30
     while "A notebook of a build that was killed is still running" not in printed:
@@ -366,7 +372,7 @@ def test_only_one_build_works_on_a_report(tmp_path, monkeypatch):
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(RunError, match=r"another build is at work on 'one' \(process 4711\)"):
-            build_report(Request(name="one"), jobs=1)
+            build_now(Request(name="one"), jobs=1)
 
 
 def test_the_modules_that_are_imported_once_start_no_thread_and_are_in_no_notebook():

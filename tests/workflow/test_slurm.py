@@ -4,7 +4,10 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -14,7 +17,7 @@ import yaml
 from project_copy import ALL, ROOT, Project, wait_until
 
 from valence_lib.errors import LackOfMemoryError, NotebookError, RunError, SettingsError
-from valence_lib.files import write_json
+from valence_lib.files import atomic_write, write_json
 from valence_lib.workflow import slurm
 from valence_lib.workflow.notebooks import run_notebook
 from valence_lib.workflow.progress import JobProgress, failed_for_good
@@ -167,6 +170,20 @@ OPTIONS = ["--corpus", "demo", "--name", "on-slurm", "--preset", "course", "--se
 OPTIONS += ["--clips-per-speaker", "3", "--epochs", "2"]
 PROFILE = "workflow/profiles/slurm/config.yaml"
 SLURM = ("--profile", "slurm")
+# Each kernel of Jupyter runs this at its start. A cell that contains the text of the file `held` begins when
+# the file is gone, so that a test finds the job in that cell however fast its machine is.
+HOLD_CELLS = """\
+import time
+from contextlib import suppress
+from pathlib import Path
+
+def wait_while_held(info):
+    with suppress(FileNotFoundError):
+        while Path({held!r}).read_text() in info.raw_cell:
+            time.sleep(0.1)
+
+get_ipython().events.register("pre_run_cell", wait_while_held)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +207,12 @@ def local(cluster, tmp_path_factory) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def on_slurm(cluster, tmp_path_factory) -> Project:
     """A project for the cluster, with the profile edited as its README says."""
-    project = Project(tmp_path_factory.mktemp("slurm") / "project", OPTIONS, cluster.environment).create()
+    folder = tmp_path_factory.mktemp("slurm")
+    startup = folder / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "hold_cells.py").write_text(HOLD_CELLS.format(held=str(folder / "held")))
+    environment = {**cluster.environment, "IPYTHONDIR": str(folder / "ipython")}
+    project = Project(folder / "project", OPTIONS, environment).create()
     # A job takes some 15 s. The plugin waits 10 s longer before each further look at the queue.
     project.edit(PROFILE, "status-checks: 20", "status-checks: 6")
     return project
@@ -214,19 +236,48 @@ def report_job(job: slurm_cluster.Job) -> str:
     return re.sub(r"^rule_(\w+_wildcards_)?", "", job.comment)
 
 
-def wait_for(name: str, project: Project, cluster: slurm_cluster.Cluster) -> slurm_cluster.Job:
-    """A job of the report, once Slurm runs a cell of its notebook."""
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
+@contextmanager
+def held(project: Project, text: str) -> Iterator[Path]:
+    """No cell with this text begins while the block runs, and the file that it receives exists."""
+    file = project.folder.parent / "held"
+    with atomic_write(file) as part:
+        part.write_text(text)
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
+
+
+@contextmanager
+def build_on_slurm(project: Project) -> Iterator[subprocess.Popen]:
+    """A build that is at work, and is killed at the end of the block if it still is."""
+    process = project.start(*SLURM)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate(timeout=60)
+
+
+def wait_for(
+    name: str, project: Project, cluster: slurm_cluster.Cluster, build: subprocess.Popen, after: str = ""
+) -> slurm_cluster.Job:
+    """The Slurm job in a cell of a job's notebook, other than the one with the number `after`."""
+    deadline = time.monotonic() + 900
+    while build.poll() is None:
+        assert time.monotonic() < deadline
         for job in own(project, cluster.left()):
-            if report_job(job) == name and job.state == "RUNNING" and in_a_cell(name, project):
+            running = job.state == "RUNNING" and report_job(job) == name and job.number != after
+            if running and in_a_cell(name, project):
                 return job
         time.sleep(0.2)
-    pytest.fail(f"{name} did not begin")
+    pytest.fail(f"the build ended without {name}:\n{build.communicate()[0]}")
 
 
 def in_a_cell(name: str, project: Project) -> bool:
-    lines = (project.report / "logs" / "progress.jsonl").read_text().splitlines()
+    path = project.report / "logs" / "progress.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
     events = [event for event in map(json.loads, lines) if event["job"] == name]
     return bool(events) and "cell" in events[-1]
 
@@ -234,11 +285,11 @@ def in_a_cell(name: str, project: Project) -> bool:
 @pytest.mark.slurm
 def test_an_interrupted_and_a_killed_build_are_resumed(cluster, on_slurm, local):
     # Ctrl-C cancels all jobs.
-    process = on_slurm.start(*SLURM)
-    wait_for("preprocess", on_slurm, cluster)
-    os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=120)
-    assert process.returncode != 0
+    with held(on_slurm, 'corpus = "demo"'), build_on_slurm(on_slurm) as build:
+        wait_for("preprocess", on_slurm, cluster, build)
+        os.killpg(build.pid, signal.SIGINT)
+        build.communicate(timeout=120)
+    assert build.returncode != 0
     assert own(on_slurm, cluster.left()) == []
     assert not (on_slurm.report / slurm.MARK_FILE).exists()
 
@@ -246,23 +297,23 @@ def test_an_interrupted_and_a_killed_build_are_resumed(cluster, on_slurm, local)
     resources = "set-resources:\n  preprocess:\n    mem_mb: {} * attempt\n    runtime: 240\n"
     offered = "".join(f"#{line}\n" for line in resources.format(3000).splitlines())
     on_slurm.edit(PROFILE, offered, resources.format(450))
-    process = on_slurm.start(*SLURM)
-    cancelled = wait_for("CNN-course-0", on_slurm, cluster)
-    cluster.run("scancel", cancelled.number)
-    wait_until(lambda: len(sent(on_slurm, cluster)["CNN-course-0"]) == 2)
-    again = wait_for("CNN-course-0", on_slurm, cluster)
-    assert again.number != cancelled.number
-
-    # Jobs outlive a killed build, and the next one cancels them before it goes on.
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-    outlived = own(on_slurm, cluster.left())
-    assert again.number in [job.number for job in outlived]
-    finished = on_slurm.run("report", *SLURM)
-    assert finished.returncode == 0, finished.stdout
-    (numbers,) = re.findall(r"^Cancelling .*: ([\d ]+)$", finished.stdout, re.M)
-    assert set(numbers.split()) == {job.number for job in outlived}
-    assert "preprocess" not in re.findall(r"^\[.*\] (\S+) +executed", finished.stdout, re.M)
+    with held(on_slurm, 'model = "CNN"') as cells:
+        with build_on_slurm(on_slurm) as build:
+            cancelled = wait_for("CNN-course-0", on_slurm, cluster, build)
+            cluster.run("scancel", cancelled.number)
+            again = wait_for("CNN-course-0", on_slurm, cluster, build, after=cancelled.number)
+        # Jobs outlive a killed build, and the next one cancels them before it goes on.
+        outlived = {job.number for job in own(on_slurm, cluster.left())}
+        assert again.number in outlived
+        with build_on_slurm(on_slurm) as build:
+            wait_until(lambda: again.number not in [job.number for job in own(on_slurm, cluster.left())])
+            cells.unlink()
+            printed, _ = build.communicate(timeout=900)
+    assert build.returncode == 0, printed
+    (numbers,) = re.findall(r"^Cancelling .*: ([\d ]+)$", printed, re.M)
+    assert again.number in numbers.split()
+    assert set(numbers.split()) <= outlived
+    assert "preprocess" not in re.findall(r"^\[.*\] (\S+) +executed", printed, re.M)
 
     jobs = sent(on_slurm, cluster)
     assert set(jobs) == ALL

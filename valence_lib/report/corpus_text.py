@@ -32,7 +32,14 @@ _HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u180e\u200b\u2028\u2029\u2060-\u2064\u206a-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff"
     "\ud800-\udfff\ufdd0-\ufdef\U000e0000-\U000e007f]"
 )
-_PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
+_MARK = f"[{re.escape(string.punctuation)}]"
+# Punctuation that may be markup: some always, the rest at an end of the text, beside other punctuation, after
+# the first word ("1. ", "a) ", "Table: "), in addresses, and underscores that are not within a word.
+_MARKUP = re.compile(
+    rf"""[\\`*{{}}\[\]<>|~^$@&"'] | {_MARK}(?={_MARK}) | (?<={_MARK}){_MARK} | ^{_MARK} | (?![.]){_MARK}$
+    | (?<![^\W_])_ | _(?![^\W_]) | (?<=www)[.] | :(?=\S) | ^\w+[.)](?=\s|$) | ^table:""",
+    re.VERBOSE | re.IGNORECASE,
+)
 _ADDRESS = re.compile(r"(https?://[A-Za-z0-9._~/%?#=&+-]*[A-Za-z0-9/])")
 _FORMULA = re.compile("[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20]")  # the last four are full-width
 _PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s?%?")
@@ -72,20 +79,21 @@ def literal(text: str) -> str:
     >>> literal("LJ001 *b*")
     'LJ001 \\*b\\*'
     """
-    return _isolated(_PUNCTUATION.sub(_as_markdown, visible(text)))
+    return _isolated(_MARKUP.sub(_as_markdown, visible(text)))
 
 
-def _as_markdown(character: re.Match[str]) -> str:
+def _as_markdown(found: re.Match[str]) -> str:
+    word, mark = found[0][:-1], found[0][-1]
     # Jupyter's MathJax reads the finished page, where a backslash before a dollar is gone. It finds no
     # formula that begins in one element and ends in another. page.lua takes the elements out again.
-    return f"<span>\\{character[0]}</span>" if character[0] in "$\\" else f"\\{character[0]}"
+    return f"{word}<span>\\{mark}</span>" if mark in "$\\" else f"{word}\\{mark}"
 
 
 def linked(text: str) -> str:
     r"""Text as `literal` gives it, with its web addresses as links.
 
     >>> linked("version_2: https://example.org/a_b.")
-    'version\\_2\\: <https://example.org/a_b>\\.'
+    'version_2: <https://example.org/a_b>\\.'
     """
     pieces = _ADDRESS.split(text)  # every second one is an address
     return "".join(f"<{piece}>" if odd % 2 else literal(piece) for odd, piece in enumerate(pieces))

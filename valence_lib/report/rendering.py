@@ -55,7 +55,7 @@ _OUTPUT_PRIORITY = [
 ]
 
 # Pandoc's Markdown, close to what Jupyter shows. Raw TeX would vanish from the page, so it stays text.
-_MARKDOWN = (
+MARKDOWN = (
     "markdown-yaml_metadata_block-pandoc_title_block-raw_tex-example_lists"
     "-simple_tables-multiline_tables-grid_tables"
     "-blank_before_header-blank_before_blockquote+lists_without_preceding_blankline+autolink_bare_uris"
@@ -348,7 +348,7 @@ def _pandoc(notebook: Path, markdown: str, target: str, *options: str) -> str:
         *options,
     ]
     try:
-        return pypandoc.convert_text(markdown, target, format=_MARKDOWN, extra_args=arguments)
+        return pypandoc.convert_text(markdown, target, format=MARKDOWN, extra_args=arguments)
     except RuntimeError as error:
         raise NotebookError(
             f"{notebook} cannot be laid out: {error}. Change it, or {BIBLIOGRAPHY.name}, and render it again."

@@ -41,6 +41,7 @@ _WARM = (
 
 def build_report(
     request: Request,
+    corpus: Corpus,
     jobs: int,
     stop_with_parent: bool = False,
     time_limit: float | None = None,
@@ -51,6 +52,7 @@ def build_report(
 
     Args:
         request: what the report is made of.
+        corpus: of the request, opened.
         jobs: number of jobs that run at a time, with one thread each.
         stop_with_parent: whether to end when the process that started this one ends (Linux).
         time_limit: seconds after which a notebook is stopped; None for none.
@@ -61,13 +63,12 @@ def build_report(
         Exit status of Snakemake; 0 where nothing was stale.
 
     Raises:
-        CorpusError: there is no such corpus, or its labels cannot be used.
+        CorpusError: the labels cannot be used.
         RunError: another build works on the same report.
         SettingsError: there is no such profile, or a number is out of its range.
     """
     from valence_lib.corpora.file_kinds import printable
 
-    corpus = request.open_corpus()
     for note in corpus.notes:
         print(printable(note), flush=True)
     if jobs < 1:
@@ -108,10 +109,10 @@ def build_report(
     return 0
 
 
-def show_plan(request: Request) -> int:
+def show_plan(request: Request, corpus: Corpus) -> int:
     """Print which jobs `build_report` would run, and why; return 0."""
     root = project_root()
-    table = request.jobs(corpus_digest(request.open_corpus(), request.corpora, None))
+    table = request.jobs(corpus_digest(corpus, request.corpora, None))
     fingerprints = {job.name: job.fingerprint(root) for job in table}
     reasons = plan(root / "reports" / request.name, table, fingerprints, root)
     width = max(map(len, reasons))
