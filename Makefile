@@ -94,7 +94,7 @@ plan: $(INSTALLED) ## what `make report` would run now, and why
 	@$(BIN)/valence plan $(ASKED)
 
 check: $(INSTALLED) ## read a corpus and print what is in it, without training anything
-	@$(BIN)/valence check "$$CORPUS" --target="$$TARGET" --range="$$RANGE" --columns="$$VALENCE_COLUMNS"
+	@$(BIN)/valence check "$$CORPUS" --test-corpus="$$TEST_CORPUS" --target="$$TARGET" --range="$$RANGE" --columns="$$VALENCE_COLUMNS"
 
 explore: $(INSTALLED) ## open JupyterLab on notebooks/explore.ipynb
 	$(BIN)/valence report $(SMALL)

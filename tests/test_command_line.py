@@ -18,7 +18,7 @@ from toy import FEATURES, Given, make_training_data, tone
 
 import valence_lib
 from valence_lib.__main__ import main
-from valence_lib.arguments import parse_arguments, parse_budget
+from valence_lib.arguments import parse_arguments, parse_budget, parse_targets
 from valence_lib.errors import SettingsError
 from valence_lib.features import encoders
 from valence_lib.features.encoders import EncoderInfo
@@ -449,8 +449,8 @@ def test_every_command_takes_a_range_below_zero(command):
     ("arguments", "status", "message"),
     [
         (["check", "nowhere"], 1, "there is no corpus at 'nowhere'"),
-        (["check", "demo", "--range", "five"], 2, "the range 'five' was given"),
-        (["check", "demo", "--range", "5,1"], 2, "high=1.0 cannot be used"),
+        (["check", "demo", "--range", "five"], 2, "RANGE=five was given"),
+        (["check", "demo", "--range", "5,1"], 2, "RANGE=5,1 was given"),
     ],
 )
 def test_check_refuses_with_a_message(arguments, status, message, capsys):
@@ -505,7 +505,7 @@ ENCODER = EncoderInfo("own", "d1g3st", "wavlm", 13)
 def test_an_encoder_becomes_part_of_the_request(layer, given, monkeypatch):
     asked = []
     monkeypatch.setattr(encoders, "use_encoder", lambda where: asked.append(where) or ENCODER)
-    monkeypatch.setattr(build, "show_plan", lambda request: asked.append(request) or 0)
+    monkeypatch.setattr(build, "show_plan", lambda request, corpus: asked.append(request) or 0)
     assert main(["plan", "--encoder", "some/folder", *layer]) == 0
     where, request = asked
     assert where == "some/folder"
@@ -541,3 +541,23 @@ def test_the_module_is_a_program(tmp_path):
     assert (finished.returncode, finished.stdout) == (1, "")
     assert finished.stderr.startswith("valence: there is no corpus at ")
     assert "Traceback" not in finished.stderr
+
+
+def test_check_describes_each_target_once(manifest_folder, capsys):
+    rows = "".join(f"audio/{name},{n},{n}\n" for n, name in enumerate(("0.wav", "1.flac", "2.ogg"), 1))
+    (manifest_folder / "labels.csv").write_text(f"file,valence,arousal\n{rows}")
+    assert main(["check", str(manifest_folder), "--target", "valence,arousal,valence"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    rated = [line.split()[0] for line in printed if "on a scale of" in line]
+    assert rated == ["valence", "arousal"]
+    assert parse_targets("valence, valence,arousal") == ["valence", "arousal"]
+
+
+def test_check_takes_a_corpus_to_test_on_and_refuses_the_same_one(manifest_folder, capsys):
+    where = str(manifest_folder)
+    assert main(["check", "demo", "--test-corpus", where]) == 0
+    assert "corpus     demo → spoken: 546 clips" in capsys.readouterr().out
+    assert main(["check", where, "--test-corpus", where]) == 1
+    assert "the same corpus was given twice" in capsys.readouterr().err
+    assert main(["plan", "--corpus", where, "--test-corpus", where, "--name", "twice"]) == 1
+    assert "the same corpus was given twice" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from valence_lib.arguments import parse_arguments, parse_budget
+from valence_lib.arguments import parse_arguments, parse_budget, parse_targets
 from valence_lib.errors import CorpusError, SettingsError, ValenceError, disk_advice
 
 if TYPE_CHECKING:
@@ -59,21 +59,29 @@ def _printable(text: str) -> str:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from valence_lib.corpora.opening import open_corpus
+    from valence_lib.corpora.opening import check_distinct, open_corpus, split_names
     from valence_lib.preprocess.inspection import check_corpus, inspect
 
-    corpus = open_corpus(options.corpus, columns=options.columns, target=options.target, scale=options.scale)
-    try:
-        if options.datasheet:
-            from valence_lib.report.datasheet import datasheet
+    if options.datasheet:
+        from valence_lib.report.datasheet import datasheet
 
-            print(_printable(datasheet(inspect(corpus), corpus)))
-        else:
-            print(_printable(check_corpus(corpus)))
-    except CorpusError:
-        for line in (corpus.form and f"The corpus was read as {corpus.form}.", *corpus.notes):
-            print(_printable(line), file=sys.stderr)
-        raise
+    names = [*split_names(options.corpus), *split_names(options.test_corpus)]
+    for number, target in enumerate(parse_targets(options.target)):
+        corpus = open_corpus(
+            options.corpus,
+            columns=options.columns,
+            target=target,
+            scale=options.scale,
+            test_corpus=options.test_corpus,
+        )
+        try:
+            check_distinct(corpus, names)
+            text = datasheet(inspect(corpus), corpus) if options.datasheet else check_corpus(corpus)
+        except CorpusError:
+            for line in (corpus.form and f"The corpus was read as {corpus.form}.", *corpus.notes):
+                print(_printable(line), file=sys.stderr)
+            raise
+        print(_printable("\n" * (number > 0) + text))
     return 0
 
 
@@ -162,7 +170,7 @@ def _render(options: argparse.Namespace) -> int:
 
 def _requests(options: argparse.Namespace) -> "list[tuple[Request, Corpus]]":
     """A request for each target, with its corpus; the report of another target than valence has its name."""
-    targets = [name.strip() for name in options.target.split(",")]
+    targets = parse_targets(options.target)
     return [_request(options, target, several=len(targets) > 1) for target in targets]
 
 

@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "corpus", help="demo, a folder, one pickle or a table of labels; several between commas"
     )
+    check.add_argument("--test-corpus", default="", metavar="CORPUS", help="to test on alone (default: none)")
     _add_reading(check)
     check.add_argument("--datasheet", action="store_true", help="print a datasheet in Markdown instead")
 
@@ -188,7 +189,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         default="valence",
-        help="the rated dimension, or several for a report each, as in valence,arousal (default: valence)",
+        help="the rated dimension, or several for one each, as in valence,arousal (default: valence)",
     )
     parser.add_argument(
         "--range",
@@ -204,6 +205,11 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         metavar="MEANING=NAME,...",
         help="the table's names of columns, as in valence=EmoVal,speaker=who (default: the usual names)",
     )
+
+
+def parse_targets(text: str) -> list[str]:
+    """The rated dimensions of `TARGET=`, between commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
 def parse_budget(text: str) -> tuple[int, float]:

@@ -373,3 +373,116 @@ def test_a_damaged_table_is_named(tmp_path, content):
     (tmp_path / "db.files.csv").write_text(content)
     with pytest.raises(CorpusError, match=r"the table 'db\.files\.csv' cannot be read"):
         describe_database(tmp_path)
+
+
+# Ratings in several tables
+
+
+def several_tables(**schemes: tuple[float, float] | None) -> "audformat.Database":
+    database = audformat.Database("toy")
+    for name, ends in schemes.items():
+        low, high = ends or (None, None)
+        database.schemes[name] = audformat.Scheme("float", minimum=low, maximum=high)
+    for rater in ("Ann", "Max"):
+        database.raters[rater] = audformat.Rater("human")
+    return database
+
+
+def rating_of(labels) -> dict[str, float | None]:
+    return {row.file: row.rating for row in labels.rows}
+
+
+@pytest.mark.parametrize("rater", [None, "Ann"])
+def test_tables_on_two_scales_are_brought_to_one(tmp_path, rater):
+    database = several_tables(valence5=(1, 5), valence7=(1, 7))
+    add(database, "emotion.train", files(["a.wav", "b.wav"]), valence=([1, 3], "valence5", rater))
+    add(database, "emotion.test", files(["c.wav", "d.wav"]), valence=([4, 7], "valence7", rater))
+    labels = read(saved(database, tmp_path), "valence")
+    assert rating_of(labels) == {"a.wav": 1, "b.wav": 4, "c.wav": 4, "d.wav": 7}
+    assert [row.subset for row in labels.rows] == ["train", "train", "test", "test"]
+    (note,) = labels.notes
+    assert note.endswith("from 1 to 5, are mapped linearly to the scale from 1 to 7.")
+
+
+def test_clips_without_a_consensus_have_the_mean_of_their_raters(tmp_path):
+    database = several_tables(valence=(1, 5))
+    ratings = {name: (values, "valence", name) for name, values in {"Ann": [1, 2], "Max": [2, 4]}.items()}
+    add(database, "x.train", files(["a.wav", "b.wav"]), **ratings)
+    add(database, "x.test", files(["c.wav"]), valence=([5], "valence", None))
+    labels = read(saved(database, tmp_path), "valence")
+    assert rating_of(labels) == {"a.wav": 1.5, "b.wav": 3, "c.wav": 5}  # Max is a rater, and no maximum
+    assert labels.notes == [
+        "Ratings in the table 'x.train' are means of single raters, those in other tables are not."
+    ]
+
+
+def test_clips_beside_a_gold_standard_are_counted(tmp_path):
+    database = several_tables(valence=(1, 5))
+    add(database, "x", files(["a.wav", "b.wav"]), valence=([1, 2], "valence", None))
+    add(database, "x.gold_standard", files(["a.wav"]), valence=([4], "valence", None))
+    labels = read(saved(database, tmp_path), "valence")
+    assert rating_of(labels) == {"a.wav": 4}
+    assert labels.notes[1:] == ["1 clip is rated in other tables alone, and left out: 'b.wav'."]
+
+
+def test_tables_that_contradict_each_other_are_noted(tmp_path):
+    database = several_tables(valence=(1, 5))
+    for table, values in (("x", [1, 2]), ("y", [1, 5])):
+        add(database, table, files(["a.wav", "b.wav"]), valence=(values, "valence", None))
+    labels = read(saved(database, tmp_path), "valence")
+    assert rating_of(labels) == {"a.wav": 1, "b.wav": 2}
+    assert labels.notes == [
+        "1 clip has different ratings in two tables, of which the first is used: 'b.wav'."
+    ]
+
+
+def test_statistics_of_ratings_are_no_raters(tmp_path):
+    database = several_tables(valence=(1, 5))
+    columns = {"valence.median": [3], "valence.min": [1], "valence.max": [5], "valence.z": [2]}
+    columns = {name: (values, "valence", None) for name, values in columns.items()}
+    add(database, "x", files(["a.wav"]), **columns)
+    (row,) = read(saved(database, tmp_path), "valence").rows
+    assert (row.rating, row.by_rater) == (3, {})
+    add(database, "y", files(["a.wav"]), valence=([2], "valence", None))
+    assert read(saved(database, tmp_path), "valence").rows[0].rating == 2
+
+
+def test_a_mark_for_missing_ratings_is_no_end_of_a_scale(tmp_path):
+    database = several_tables(valence=None)
+    names = ["a.wav", "b.wav", "c.wav", "d.wav"]
+    add(database, "x", files(names), valence=([1, 2, 5, -99], "valence", None))
+    with pytest.raises(CorpusError, match=r"of valence in 'toy' lie between 1 and 5, but for -99; db\.yaml"):
+        read(saved(database, tmp_path), "valence")
+
+
+def test_any_other_column_of_numbers_can_be_the_target(tmp_path):
+    database = several_tables(liking=(1, 9), valence=(1, 5))
+    database.schemes["words"] = audformat.Scheme("str")
+    columns = {"valence": ([2], "valence", None), "liking": ([7], "liking", None)}
+    add(database, "x", files(["a.wav"]), **columns, arousal=(["high"], "words", None))
+    saved(database, tmp_path)
+    entry = describe_database(tmp_path, "liking")
+    assert entry.scales == {"valence": (1, 5), "liking": (1, 9)}
+    assert entry.read(tmp_path, "liking").rows[0].rating == 7
+    message = r"'toy': db\.yaml states texts for the column 'arousal' of the table 'x'.* dtype float or int"
+    with pytest.raises(CorpusError, match=message):
+        describe_database(tmp_path, "arousal")
+
+
+def test_texts_in_place_of_all_ratings_are_noted(tmp_path):
+    database = several_tables()
+    database.schemes["words"] = audformat.Scheme("str")
+    add(database, "x", files(["a.wav"]), valence=(["3"], "words", None))
+    entry = describe_database(saved(database, tmp_path))
+    (note,) = entry.read(tmp_path, "").notes
+    assert note.startswith("db.yaml states texts for the column 'valence' of the table 'x', so that")
+
+
+def test_an_entry_that_the_header_lacks_is_named(tmp_path):
+    for header, problem in (
+        ("name: toy\nusage: research\ntables: {}", "lacks the entry 'source'"),
+        ("- 1", "it holds no entries"),
+    ):
+        (tmp_path / HEADER).write_text(header)
+        with pytest.raises(CorpusError, match=problem):
+            describe_database(tmp_path)

@@ -117,3 +117,14 @@ def test_a_table_with_ratings_of_another_dimension_names_the_target():
         CorpusError, match=r"expected file and stress .* as in COLUMNS=file=clip_name,stress=NAME"
     ):
         assign("file,mood", target="stress")
+
+
+def test_the_target_itself_is_no_other_target():
+    with pytest.raises(CorpusError) as refused:
+        assign("clip,valence,arousal")
+    assert "TARGET=" not in str(refused.value)
+
+
+def test_a_column_of_nested_values_is_named():
+    with pytest.raises(CorpusError, match="'valence' holds lists or records; write one value into each cell"):
+        assign_columns(["file"], {}, "a.parquet", nested=["valence"])

@@ -376,3 +376,37 @@ def test_a_class_that_has_no_name_stays_a_number(tmp_path):
     features = {"emotion": {"_type": "ClassLabel", "names": CLASSES}}
     path = write_shard(tmp_path / "a.parquet", ["a.wav"] * 4, features=features, emotion=[0, 1, 2, None])
     assert [row[0] for row in read_table(path, is_header).rows] == ["anger", "neutral", "2"]
+
+
+# What is incomplete, or written otherwise
+
+
+@pytest.mark.parametrize("ending", ["", "-0123456789abcdef"])
+def test_files_that_are_missing_by_the_names_of_the_others(tmp_path, ending):
+    write_shard(tmp_path / f"train-00000-of-00003{ending}.parquet", ["a.wav"], valence=[1.0])
+    (note,) = hugging_face.find(tmp_path).notes[-1:]
+    assert note.startswith(
+        "Files missing of the 3 of 'train', with their clips: 2, such as train-00001-of-00003"
+    )
+    for number in (1, 2):
+        name = f"train-{number:05}-of-00003{ending}.parquet"
+        write_shard(tmp_path / name, [f"{number}.wav"], valence=[1.0])
+    assert not any("missing" in note for note in hugging_face.find(tmp_path).notes)
+
+
+@pytest.mark.parametrize(("header", "encoding"), [("file_name", "utf-16"), ("File_Name", "utf-8")])
+def test_splits_of_metadata_in_another_encoding_or_case(tmp_path, header, encoding):
+    for split in ("train", "test"):
+        make_wav(tmp_path / split / f"{split}.wav")
+    rows = f"{header},valence\ntrain/train.wav,1\ntest/test.wav,2\n"
+    (tmp_path / "metadata.csv").write_text(rows, encoding=encoding)
+    data_set = hugging_face.find(tmp_path)
+    assert column(data_set, "subset") == ["train", "test"]
+
+
+def test_a_path_that_is_too_long_for_a_file(tmp_path):
+    audio = [{"bytes": None, "path": "x" * 300}, {"bytes": encoded("a.wav"), "path": "a.wav"}]
+    parquet.write_table(pa.table({"audio": pa.array(audio, AUDIO)}), tmp_path / "a.parquet")
+    data_set = hugging_face.find(tmp_path)
+    with pytest.raises(ClipError, match=r"row 1 of 'a\.parquet' holds no bytes and names no file"):
+        waveform_of(data_set, "x" * 300)

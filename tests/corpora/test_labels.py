@@ -317,3 +317,17 @@ def test_the_sheet_with_labels_is_found(tmp_path):
         pd.DataFrame({"file": ["a.wav"], "valence": [4]}).to_excel(book, sheet_name="second", index=False)
     with pytest.raises(CorpusError, match="has the sheets 'ratings', 'second'; expected one with labels"):
         read_labels(tmp_path / "labels.xlsx", {})
+
+
+def test_sexes_in_several_spellings_become_one(tmp_path):
+    labels = read(tmp_path, "file,valence,sex\na.wav,3,F\nb.wav,2,female\nc.wav,2,Male\nd.wav,2,other\n")
+    assert [row.labels["sex"] for row in labels.rows] == ["F", "F", "M", "other"]
+    assert labels.notes == ["The sexes F, Male, female are read as F and M."]
+    labels = read(tmp_path, "file,valence,sex\na.wav,3,male\nb.wav,2,female\n")
+    assert ([row.labels["sex"] for row in labels.rows], labels.notes) == (["male", "female"], [])
+
+
+def test_a_message_ends_with_one_full_stop(tmp_path):
+    rows = "".join(f"{n}.wav,high\n" for n in range(5))
+    with pytest.raises(CorpusError, match=r"expected a number\.$"):
+        read(tmp_path, f"file,valence\n{rows}")

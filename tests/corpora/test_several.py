@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from valence_lib.corpora.opening import open_corpus, parse_scales, split_names
+from valence_lib.corpora.opening import check_distinct, open_corpus, parse_scales, split_names
 from valence_lib.errors import CorpusError, SettingsError
 from valence_lib.settings import Target
 
@@ -101,7 +101,9 @@ def test_ranges_in_words():
     assert parse_scales("", 1) == [""]
     with pytest.raises(SettingsError, match="was given for 3 corpora; expected one range, or 3"):
         parse_scales("1,5/1,7", 3)
-    for text in ("1", "1,2,3", "low,high", "1-5"):
+    with pytest.raises(SettingsError, match="was given for 1 corpus; expected one range"):
+        parse_scales("1,5/1,7", 1)
+    for text in ("1", "1,2,3", "low,high", "1-5", "5,1", "3,3", "1,inf", "nan,5"):
         with pytest.raises(SettingsError, match="was given; expected two numbers as in 1,5"):
             parse_scales(text, 1)
 
@@ -112,7 +114,10 @@ def test_a_path_may_hold_a_comma(tmp_path: Path):
     assert split_names("a,c", tmp_path) == ["a", "c"]
 
 
-@pytest.mark.parametrize("content", ['{"scale": [1]}', '{"scale": "1,7"}', '{"scale": 7}'])
+NO_SCALES = ("[1]", '"1,7"', "7", "[5, 1]", "[1, Infinity]", "[1, null]")
+
+
+@pytest.mark.parametrize("content", [f'{{"scale": {scale}}}' for scale in NO_SCALES])
 def test_a_scale_that_is_none(manifest_folder: Path, content: str):
     (manifest_folder / "corpus.json").write_text(content)
     with pytest.raises(CorpusError, match=r"has the scale .*; expected its two ends, as in \[1, 5\]"):
@@ -121,10 +126,78 @@ def test_a_scale_that_is_none(manifest_folder: Path, content: str):
 
 def test_columns_may_be_stated_in_corpus_json(manifest_folder: Path):
     (manifest_folder / "labels.csv").write_text("file,EmoVal\naudio/0.wav,2\n")
-    (manifest_folder / "corpus.json").write_text('{"columns": "valence=EmoVal"}')
+    about = manifest_folder / "corpus.json"
+    about.write_text('{"columns": "valence=EmoVal"}', encoding="utf-8-sig")  # as Windows programs write it
     assert open_corpus(manifest_folder)[0].rating == 2
+    for columns in ('{"valence": "EmoVal"}', '"valenz=EmoVal"'):
+        about.write_text(f'{{"columns": {columns}}}')
+        with pytest.raises(CorpusError, match=r'corpus\.json has "columns" that cannot be used: .*valenc'):
+            open_corpus(manifest_folder)
 
 
 def test_course_pickles_have_no_other_target(course_folder: Path):
     with pytest.raises(CorpusError, match="rated for valence alone; TARGET=arousal was given"):
         open_corpus(course_folder, target="arousal")
+
+
+def test_numbered_names_do_not_meet_other_names(manifest_folder: Path, tmp_path: Path):
+    places = [tmp_path / "1" / "a", tmp_path / "2" / "a", tmp_path / "3" / "a-2"]
+    for place in places:
+        place.mkdir(parents=True)
+        (place / "labels.csv").write_text("file,valence\naudio/0.wav,2\n")
+        (place / "audio").symlink_to(manifest_folder / "audio")
+    corpus = open_corpus(",".join(map(str, places)))
+    assert [part.name for part in corpus.parts] == ["a", "a-3", "a-2"]
+    assert len(set(corpus.ids)) == 3
+
+
+def test_a_range_in_place_of_a_stated_scale_is_noted(two):
+    note = "RANGE gives the scale 1 to 5, in place of 1 to 7, which the corpus states itself."
+    corpus = open_corpus(f"{two[0]},{two[1]}", scale="1,7")
+    assert not any("RANGE" in text for text in corpus.notes)
+    assert (
+        f"other: {note.replace('1 to 5', '0 to 9')}" in open_corpus(f"{two[0]},{two[1]}", scale="0,9").notes
+    )
+    assert open_corpus(two[1], scale="1,5").notes[-1] == note
+
+
+def test_a_corpus_that_is_given_twice(two):
+    table = two[0] / "labels.csv"
+    for other in (two[0], two[1].parent / "other" / ".." / two[0].name, table):
+        corpus = open_corpus(two[0], test_corpus=str(other))
+        with pytest.raises(CorpusError, match=r"the same corpus was given twice \("):
+            check_distinct(corpus, [str(two[0]), str(other)])
+    check_distinct(open_corpus(f"{two[0]},{two[1]}"), [str(two[0]), str(two[1])])
+
+
+def test_a_fault_of_one_of_several_names_it(two):
+    (two[1] / "labels.csv").write_text("file,mood\naudio/0.wav,2\n")
+    with pytest.raises(CorpusError, match=r"^corpus '.*other': the table 'labels\.csv' has the columns"):
+        open_corpus(f"{two[0]},{two[1]}")
+
+
+@pytest.mark.parametrize("text", ["demo,", ",demo", "demo,,demo", " "])
+def test_a_comma_without_a_name(text: str):
+    with pytest.raises(CorpusError, match="of which one has no name; expected paths, and a comma between"):
+        split_names(text)
+
+
+def test_paths_that_cannot_be_followed(tmp_path: Path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for where in ("~nobody-of-this-name/x", str(tmp_path / "loop"), "x" * 300, "demo," + "x" * 300):
+        with pytest.raises(CorpusError, match="there is no corpus at"):
+            open_corpus(where)
+    with pytest.raises(CorpusError, match="no corpus was given; expected 'demo'"):
+        open_corpus("")
+
+
+def test_names_of_columns_without_a_table_to_use_them(two, course_folder: Path):
+    with pytest.raises(CorpusError, match=r"COLUMNS=valence=x was given for .*, read as a folder of pickles"):
+        open_corpus(course_folder, columns="valence=x")
+    assert open_corpus(f"{two[0]},{course_folder}", columns="sentence=")
+
+
+def test_sexes_of_several_corpora_have_one_spelling(two):
+    for folder, sex in zip(two, ("female", "F"), strict=True):
+        (folder / "labels.csv").write_text(f"file,valence,sex\naudio/0.wav,2,{sex}\n")
+    assert [clip.labels["sex"] for clip in open_corpus(f"{two[0]},{two[1]}")] == ["F", "F"]

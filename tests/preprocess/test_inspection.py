@@ -231,7 +231,7 @@ def labelled(folder: Path, rows: list[str]) -> Corpus:
             r"The lowest is 0\.2 and the highest 3: .* such as RANGE=0,3, or RANGE=auto",
         ),
         ([math.nan] * 24, "none of the 24 clips of '.*' has a rating"),
-        ([1.0, 2.0, *[math.nan] * 22], "2 rated clips are too few to split"),
+        ([1.0, 2.0, *[math.nan] * 22], "2 rated clips of '.*' are too few to split"),
     ],
 )
 def test_ratings_that_cannot_be_used(tmp_path: Path, ratings: list[float], message: str):
@@ -462,3 +462,75 @@ def test_a_process_that_reads_clips_carries_nothing_heavy():
     program = f"import sys, valence_lib.preprocess.inspection; print(*sorted(set(sys.modules) & {heavy}))"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert finished.stdout.split() == []
+
+
+# Several corpora
+
+
+def corpora_of(folder: Path, voice: Voice, **ratings: list[float | str]) -> dict[str, Path]:
+    """Corpora of clips with the ratings that are given; all clips differ."""
+    folders = {}
+    for first, (name, given) in enumerate(ratings.items()):
+        folders[name] = folder / name
+        folders[name].mkdir()
+        for number in range(len(given)):
+            soundfile.write(folders[name] / f"{number}.wav", voice(100 * first + number), 8000)
+        rows = [f"{number}.wav,{rating}" for number, rating in enumerate(given)]
+        (folders[name] / "labels.csv").write_text("\n".join(["file,valence", *rows]) + "\n")
+    return folders
+
+
+def test_each_corpus_is_checked_on_its_own_scale(tmp_path: Path, voice: Voice):
+    found = corpora_of(tmp_path, voice, first=[1, 5.8, 7], second=[1, 3, 5])
+    (found["second"] / "corpus.json").write_text('{"scale": [1, 5]}')
+    both = f"{found['first']},{found['second']}"
+    message = (
+        r"2 of 3 ratings of 'first' are not between 1 and 5 \('1\.wav' 5\.8, '2\.wav' 7\)\. The lowest is 1 "
+        r"and the highest 7: .* RANGE=1,7/1,5, or auto in place of one of these"
+    )
+    with pytest.raises(CorpusError, match=message):
+        check_labels(open_corpus(both), CorpusSettings())
+    # The second has values of its own scale in the message, too.
+    with pytest.raises(CorpusError, match=r"1 of 3 ratings of 'second' .* \('2\.wav' 5\).*RANGE=1,7/1,5"):
+        check_labels(open_corpus(both, scale="1,7/1,4"), CorpusSettings())
+    check_labels(open_corpus(both, scale="1,7/1,5"), CorpusSettings())
+
+
+def test_a_corpus_without_ratings_is_named(tmp_path: Path, voice: Voice):
+    found = corpora_of(tmp_path, voice, first=[1, 3, 5], second=["", "", ""])
+    for corpus in (
+        open_corpus(f"{found['first']},{found['second']}"),
+        open_corpus(found["first"], test_corpus=str(found["second"])),
+    ):
+        with pytest.raises(CorpusError, match="none of the 3 clips of 'second' has a rating of valence"):
+            check_labels(corpus, CorpusSettings())
+
+
+def test_a_copy_of_a_corpus_is_refused(tmp_path: Path, voice: Voice):
+    found = corpora_of(tmp_path, voice, first=[1, 3, 5])
+    shutil.copytree(found["first"], tmp_path / "copy")
+    corpus = open_corpus(found["first"], test_corpus=str(tmp_path / "copy"))
+    message = r"every usable clip of 'first' has the same audio .* first/0\.wav and copy/0\.wav"
+    with pytest.raises(CorpusError, match=message):
+        inspect(corpus)
+
+
+def test_unknown_speakers_are_not_one_person(tmp_path: Path, voice: Voice):
+    found = corpora_of(tmp_path, voice, first=[1, 3, 5], second=[1, 2, 3])
+    corpus = open_corpus(f"{found['first']},{found['second']}")
+    assert len(inspect(corpus, clips_per_speaker=1).clips) == 6
+
+
+def test_terms_are_those_of_a_named_corpus(tmp_path: Path, voice: Voice):
+    found = corpora_of(tmp_path, voice, first=[1, 3, 5], second=[1, 2, 3])
+    (found["second"] / "corpus.json").write_text('{"terms": "CC0"}')
+    corpus = open_corpus(f"{found['first']},{found['second']}")
+    assert "\nterms      second: CC0\n" in summarise(inspect(corpus), corpus)
+
+
+def test_one_clip_is_not_clips(tmp_path: Path, voice: Voice):
+    folder = corpora_of(tmp_path, voice, first=[1, 3, 5])["first"]
+    rows = "0.wav,1,A\n1.wav,3,\n2.wav,5,B\n"
+    (folder / "labels.csv").write_text(f"file,valence,speaker\n{rows}")
+    corpus = open_corpus(folder)
+    assert "2, unknown for 1 clip\n" in summarise(inspect(corpus), corpus)

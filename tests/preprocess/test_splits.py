@@ -200,7 +200,8 @@ def test_a_test_subset_with_some_ratings_is_tested_on_those():
 
 def test_too_few_clips_are_refused_and_as_many_as_the_message_says_are_enough():
     for n_clips in (0, 1, 9):
-        message = f"{n_clips} rated clips are too few to split .* expected at least 10"
+        noun = "clip of 'one' is" if n_clips == 1 else "clips of 'one' are"
+        message = f"{n_clips} rated {noun} too few to split .* expected at least 10"
         with pytest.raises(CorpusError, match=message):
             holdout(
                 table(
@@ -213,7 +214,7 @@ def test_too_few_clips_are_refused_and_as_many_as_the_message_says_are_enough():
 
 @pytest.mark.parametrize("given", [["test"] * 40, ["validation"] * 20 + ["test"] * 20], ids=["test", "both"])
 def test_a_corpus_without_a_clip_to_train_on(given: list[str]):
-    with pytest.raises(CorpusError, match="0 rated clips are too few"):
+    with pytest.raises(CorpusError, match="0 rated clips of 'one' are too few"):
         holdout(table(np.linspace(1, 5, 40), subsets=given))
 
 
@@ -438,3 +439,17 @@ def test_each_corpus_is_tested_by_models_of_the_others():
 def test_protocol_corpora_needs_two():
     with pytest.raises(CorpusError, match="PROTOCOL=corpora was given for one corpus; expected two or more"):
         make_splits(two_corpora().iloc[:100], "corpora", 6, 0)
+
+
+def test_one_of_several_corpora_without_ratings_is_named():
+    clips = table([*np.linspace(1, 5, 20), *[np.nan] * 20], corpora=["one"] * 20 + ["two"] * 20)
+    with pytest.raises(CorpusError, match="no clip of the corpus 'two' has a rating to learn from"):
+        holdout(clips)
+
+
+def test_a_corpus_of_one_speaker_is_named_as_it_is_written():
+    clips = table(
+        np.linspace(1, 5, 40), ["S1"] * 20 + ["S2"] * 10 + ["S3"] * 10, None, ["a"] * 20 + ["b"] * 20
+    )
+    with pytest.raises(CorpusError, match=r"^the corpus 'a' has one speaker"):
+        make_splits(clips, "corpora", 0, 0)

@@ -250,3 +250,10 @@ def test_text_of_the_corpus_is_escaped(folder, name):
     assert f"- Description: {literal(text)}\n- Citation: {literal(text)}" in sheet
     assert f"| {literal(text)} | 2 |" in answer(sheet, "Is there a label")[2]
     assert f"Speakers in several subsets: 1 of 2 ({literal(text)})" in sheet
+
+
+def test_one_refused_clip_is_not_several(folder):
+    (folder / "f.wav").unlink()
+    table = (folder / "labels.csv").read_text().splitlines()
+    (folder / "labels.csv").write_text("\n".join(line for line in table if "f.wav" not in line) + "\n")
+    assert "and 1 is refused." in answer(sheet_of(folder), "How many instances")[0]

@@ -93,7 +93,11 @@ def is_header(columns: Sequence[str]) -> bool:
 
 
 def assign_columns(
-    columns: Sequence[str], given: Mapping[str, str], table: str, target: str = "valence"
+    columns: Sequence[str],
+    given: Mapping[str, str],
+    table: str,
+    target: str = "valence",
+    nested: Sequence[str] = (),
 ) -> Columns:
     """Find what each column means.
 
@@ -102,6 +106,7 @@ def assign_columns(
         given: names of columns by meaning, as `parse_columns` returns them; they go before usual names.
         table: name of the table, for messages.
         target: the dimension whose ratings are wanted.
+        nested: columns of lists or structs, which are not among the others.
 
     Raises:
         CorpusError: a column occurs twice, a given one is absent, two have one meaning, or there is none for
@@ -135,7 +140,7 @@ def assign_columns(
     labels = {columns[n]: n for n in free if n not in used}
     near = {name: meant for name in labels if (meant := _near(name, meanings)) not in {"", *of, *given}}
     if "file" not in of or not (target in of or raters):
-        raise _lacking(columns, near, table, target)
+        raise _lacking(columns, near, table, target, nested)
     near = {name: meaning for name, meaning in near.items() if meaning != target}
     notes += [
         f"The column {name!r} is not used: did you mean {meaning}? {_remedy(name, meaning)} uses it."
@@ -196,10 +201,17 @@ def _pair(name: str, meaning: str) -> str:
     return f'"{meaning}={name}"' if "," in name else f"{meaning}={name}"
 
 
-def _lacking(columns: Sequence[str], near: Mapping[str, str], table: str, target: str) -> CorpusError:
-    advice = f"Name them so in its first line, or give them as in COLUMNS=file=clip_name,{target}=NAME."
-    others = [name for name, usual in RATED.items() if {_plain(column) for column in columns} & {*usual}]
-    if others and target not in near.values():
+def _lacking(
+    columns: Sequence[str], near: Mapping[str, str], table: str, target: str, nested: Sequence[str]
+) -> CorpusError:
+    plain = {_plain(column) for column in columns}
+    is_rated = plain & {*RATED.get(target, (_plain(target),))}
+    absent = "file=clip_name" if is_rated else f"file=clip_name,{target}=NAME"
+    advice = f"Name the columns so, or give them as in COLUMNS={absent}."
+    others = [name for name, usual in RATED.items() if plain & {*usual} and not is_rated]
+    if found := [name for name in nested if _plain(name) in (_plain(target), *USUAL_NAMES["file"])]:
+        advice = f"The column {found[0]!r} holds lists or records; write one value into each cell."
+    elif others and target not in near.values():
         advice = f"It has ratings of {' and '.join(others)}: TARGET={others[0]} predicts them. {advice}"
     elif near:
         first = {meaning: name for name, meaning in reversed(list(near.items()))}

@@ -6,6 +6,7 @@
 Sources: https://huggingface.co/docs/hub/datasets-audio, https://huggingface.co/docs/datasets/audio_dataset
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -29,10 +30,10 @@ from valence_lib.errors import CorpusError
 
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _FILE_NAME = "file_name"  # the column of these tables that names the audio file
-_IN_HEADER = re.compile(rb"\bfile_name\b")
+_IN_HEADER = re.compile(rb"\bfile_name\b", re.IGNORECASE)
 _README = "README.md"
 _ABOUT = {"terms": "license", "description": "pretty_name"}
-_SHARD = re.compile(r"-\d+-of-\d+\.parquet$")
+_SHARD = re.compile(r"-(\d+)-of-(\d+)(-[0-9a-f]+)?\.parquet$")
 _LONGEST_LINE = 1 << 16  # bytes
 
 
@@ -157,19 +158,24 @@ def _metadata_tables(folder: Path) -> list[Path]:
 def _names_files(table: Path) -> bool:
     """Whether a table has the column of an AudioFolder; others are called metadata.csv too."""
     if is_parquet(table):
-        return _FILE_NAME in parquet_schema(table).names
+        return _position_of_names(parquet_schema(table).names) is not None
     with table.open("rb") as file:
-        return _IN_HEADER.search(file.readline(_LONGEST_LINE)) is not None
+        # Every second byte of Latin text in UTF-16 is zero.
+        return _IN_HEADER.search(file.readline(_LONGEST_LINE).replace(b"\0", b"")) is not None
+
+
+def _position_of_names(columns: Sequence[str]) -> int | None:
+    return next((n for n, name in enumerate(columns) if name.casefold() == _FILE_NAME), None)
 
 
 def _audio_folder(path: Path, folder: Path) -> _Part:
     table = read_table(path, is_header)
-    if _FILE_NAME not in table.columns:
+    position = _position_of_names(table.columns)
+    if position is None:
         found = ", ".join(table.columns)
         raise CorpusError(
             f"the table {path.name!r} has the columns {found}; expected {_FILE_NAME} among them."
         )
-    position = table.columns.index(_FILE_NAME)
     place = path.parent.relative_to(folder)
     files = [(place / row[position]).as_posix() if row[position] else "" for row in table.rows]
     tops = [next((part for part in file.split("/")[:-1] if part != "data"), "") for file in files]
@@ -268,8 +274,9 @@ def _of_parquet(shards: dict[Path, str], folder: Path) -> DataSet:
         places |= {file: (path, row) for row, file in enumerate(files)}
         if n_lacking[path]:
             for file, name in zip(files, given[path], strict=True):
-                found = [place for base in (path.parent, folder) if (place := base / name).is_file()]
-                beside |= dict(zip([file], found, strict=False))
+                base = next((base for base in (path.parent, folder) if _is_file(base, name)), None)
+                if base is not None:
+                    beside[file] = base / name
         row_names = [f"row {row}" for row in range(1, len(rows) + 1)]
         table = Table(columns, rows, row_names, "Parquet", nested=[name for name in nested if name != column])
         within = [path.stem, *reversed(path.relative_to(folder).parts[:-1])]
@@ -280,10 +287,32 @@ def _of_parquet(shards: dict[Path, str], folder: Path) -> DataSet:
     table, notes = _joined(parts, form)
     if not table.rows:
         raise CorpusError(f"the data set {folder.name!r} has no rows; expected one for each clip.")
+    notes += _missing_shards(shards)
     about, readme = _about(folder), folder / _README
     if in_files:
         return DataSet(table, [*shards, readme], about, None, notes)
     return DataSet(table, [readme], about, EmbeddedAudio(places, shards, beside), notes)
+
+
+def _is_file(folder: Path, name: str) -> bool:
+    return os.path.isfile(os.path.join(folder, name))  # noqa: PTH113, PTH118 (no error for odd names)
+
+
+def _missing_shards(shards: Iterable[Path]) -> list[str]:
+    """A note about files that belong to a data set by the names of the others, such as ...-of-00003."""
+    found: dict[tuple[Path, str, int], set[int]] = {}
+    for path in shards:
+        if match := _SHARD.search(path.name):
+            series = path.parent, path.name[: match.start()], int(match[2])
+            found.setdefault(series, set()).add(int(match[1]))
+    notes = []
+    for (_, name, count), numbers in found.items():
+        if missing := sorted(set(range(count)) - numbers):
+            notes.append(
+                f"Files missing of the {count:,} of {name!r}, with their clips: {len(missing):,}, such as "
+                f"{name}-{missing[0]:05}-of-{count:05}.parquet. Fetch them, if the data set is to be whole."
+            )
+    return notes
 
 
 def _paths_within(path: Path, column: str) -> Row:

@@ -27,6 +27,7 @@ MISSING = {"", "-", "--", "–", "—", ".", "na", "n/a", "n.a.", "k.a.", "nan",
 MISSING |= {"nil", "missing", "not available", "#n/a", "#nv", "#n/d"}
 MISSING |= {"#div/0!", "#ref!", "#value!", "#name?", "#null!", "#num!"}
 UNKNOWN = MISSING | {"unknown", "unk", "?"}  # a speaker, or a sex
+SEXES = {"f": "F", "female": "F", "woman": "F", "m": "M", "male": "M", "man": "M"}
 SUBSET_OF = {name: subset for subset, names in SUBSET_NAMES.items() for name in names}
 _NUMBER = re.compile(r"[+\-−–]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./-]\d{1,2}[./-]|\d{1,2}[-. ]{0,2}[^\W\d]{3}|[^\W\d]{3} \d\d$")
@@ -110,7 +111,7 @@ def labels_of(table: Table, path: Path, columns: Mapping[str, str], target: str)
         path: for messages, the file or folder that has the table.
     """
     _check_unnamed_columns(table, path)
-    meant = assign_columns(table.columns, columns, path.name, target)
+    meant = assign_columns(table.columns, columns, path.name, target, table.nested)
     for name, other in (("start", "end"), ("end", "start")):
         if name in meant.of and other not in meant.of:
             column = table.columns[meant.of[name]]
@@ -130,7 +131,7 @@ def labels_of(table: Table, path: Path, columns: Mapping[str, str], target: str)
     notes += [*meant.notes, *_subset_notes(table, meant)]
     if table.nested:
         notes.append(f"Columns of nested values are left out: {', '.join(table.nested)}.")
-    rows = list(_rows(table, meant, path))
+    rows = _with_sexes(list(_rows(table, meant, path)), notes)
     _check_numbers(rows, path)
     notes += _speaker_notes(rows)
     if unknown := sorted({row.subset for row in rows} - {"", *SUBSET_NAMES}):
@@ -204,13 +205,27 @@ def _positions(meant: Columns, *meanings: str) -> list[int]:
     return [meant.of[meaning] for meaning in meanings if meaning in meant.of]
 
 
+def speaker_name(text: str) -> str:
+    """A speaker's name in one spelling, so that one person is not two; "" where it is unknown.
+
+    >>> speaker_name(" 41.0"), speaker_name("unknown")
+    ('41', '')
+    """
+    name = _person(text)
+    return "" if name.lower() in UNKNOWN else printable(name)
+
+
+def _person(text: str) -> str:
+    name = " ".join(unicodedata.normalize("NFC", text).split())
+    return re.sub(r"\.0+$", "", name) if re.fullmatch(r"\d+\.0+", name) else name
+
+
 def _label(text: str, name: str) -> str:
-    if text.lower() in (UNKNOWN if name in ("speaker", "sex") else MISSING):
+    if name == "speaker":
+        return speaker_name(text)
+    if text.lower() in (UNKNOWN if name == "sex" else MISSING):
         return ""
-    if name in ("speaker", "rater"):  # one person in two spellings would be two
-        text = " ".join(unicodedata.normalize("NFC", text).split())
-        text = re.sub(r"(?<=\d)\.0+$", "", text) if re.fullmatch(r"\d+\.0+", text) else text
-    return printable(text)
+    return printable(_person(text) if name == "rater" else text)
 
 
 def _check_decimal_marks(table: Table, column: int, path: Path) -> None:
@@ -293,7 +308,8 @@ def _check_numbers(rows: Sequence[LabelRow], path: Path) -> None:
     """Refuse a column of ratings of which many are no numbers, such as "1 - very negative"."""
     unreadable = [row.problem for row in rows if row.problem and row.problem.reason == "label not a number"]
     if len(unreadable) > max(2, _MOST_UNREADABLE * len(rows)):
-        raise _refusal(path, f"has {len(unreadable):,} ratings that are no numbers, such as: {unreadable[0]}")
+        first = str(unreadable[0]).removesuffix(".")
+        raise _refusal(path, f"has {len(unreadable):,} ratings that are no numbers, such as: {first}")
 
 
 def _subset_notes(table: Table, meant: Columns) -> list[str]:
@@ -314,6 +330,22 @@ def _subset_notes(table: Table, meant: Columns) -> list[str]:
         return []
     return [
         f"{n_blank:,} of {len(cells):,} rows name no subset; these clips are used for training, or split."
+    ]
+
+
+def _with_sexes(rows: Sequence[LabelRow], notes: list[str]) -> list[LabelRow]:
+    """The rows with one spelling of each sex, where a table has several, such as "f" and "Female"."""
+    spellings = {row.labels.get("sex", "") for row in rows}
+    known = [text for text in sorted(spellings) if text.lower() in SEXES]
+    if len({SEXES[text.lower()] for text in known}) == len(known):
+        return [*rows]
+    notes.append(f"The sexes {', '.join(known)} are read as F and M.")
+    named = {text: SEXES[text.lower()] for text in known}
+    return [
+        replace(row, labels={**row.labels, "sex": named[sex]})
+        if (sex := row.labels.get("sex", "")) in named
+        else row
+        for row in rows
     ]
 
 

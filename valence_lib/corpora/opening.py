@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 
 from valence_lib.corpora import audformat_database, hugging_face
+from valence_lib.corpora.audformat_ratings import HEADER
 from valence_lib.corpora.columns import parse_columns
 from valence_lib.corpora.course import COURSE_SAMPLE_RATE, COURSE_SUBSETS, CourseFolder, PickledCorpus
 from valence_lib.corpora.file_kinds import PICKLE_SUFFIXES, is_clutter, name_text
 from valence_lib.corpora.labels import SUBSET_OF, labels_of, read_labels, with_rater_columns
 from valence_lib.corpora.published.entry import PublishedCorpus
-from valence_lib.corpora.published.known import recognise
+from valence_lib.corpora.published.known import incomplete, recognise
+from valence_lib.corpora.rescaling import lone_end
 from valence_lib.corpora.several import SeveralCorpora
 from valence_lib.corpora.sources import Corpus, LabelledClips
 from valence_lib.corpora.tables import TABLE_SUFFIXES
@@ -37,6 +39,7 @@ WHAT_IS_TAKEN = (
 )
 _ABOUT_FILE = "corpus.json"  # next to a table of labels: describes the corpus
 _MOST_SHOWN = 8
+_LONGEST_SHOWN = 80  # characters of a path that cannot be followed
 
 
 def split_names(text: str, folder: Path = Path()) -> list[str]:
@@ -44,12 +47,45 @@ def split_names(text: str, folder: Path = Path()) -> list[str]:
 
     A single path may hold commas itself.
 
-    >>> split_names("demo,demo")
-    ['demo', 'demo']
+    Raises:
+        CorpusError: there is no name before or behind a comma, or one is no possible path.
+
+    >>> split_names("first,second")
+    ['first', 'second']
     """
-    if not text or (folder / Path(text).expanduser()).exists():
-        return [text] * bool(text)
-    return [name.strip() for name in text.split(",")]
+    if not text:
+        return []
+    try:
+        if _exists(text, folder):
+            return [text]
+    except CorpusError:
+        if "," not in text:  # the names of several may be too long for one
+            raise
+    names = [name.strip() for name in text.split(",")]
+    if "" in names:
+        raise CorpusError(
+            f"the corpora {name_text(text)!r} were given, of which one has no name; expected paths, and a "
+            "comma between each two."
+        )
+    for name in names if len(names) > 1 else ():
+        _exists(name, folder)
+    return names
+
+
+def _exists(name: str, folder: Path = Path()) -> bool:
+    """Whether there is something at a path.
+
+    Raises:
+        CorpusError: the path cannot be followed: it is too long, a link to itself, or in an unknown home.
+    """
+    try:
+        path = folder / Path(name).expanduser()
+        path.resolve()  # fails for a link to itself, as the next does for a long name
+        return path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        shown, problem = name_text(name), getattr(error, "strerror", None) or str(error).rstrip(".")
+        shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."
+        raise CorpusError(f"there is no corpus at {shown!r}: {problem}. Expected {WHAT_IS_TAKEN}.") from error
 
 
 def parse_scales(text: str, count: int) -> list[tuple[float, float] | str]:
@@ -69,19 +105,32 @@ def parse_scales(text: str, count: int) -> list[tuple[float, float] | str]:
     """
     parts = [part.strip() for part in text.split("/")]
     if len(parts) not in (1, count):
+        expected = f"one range, or {count} between slashes" if count > 1 else "one range"
         raise SettingsError(
-            f"RANGE={text} was given for {count} corpora; expected one range, or {count} between slashes."
+            f"RANGE={text} was given for {count} {'corpora' if count > 1 else 'corpus'}; expected {expected}."
         )
     scales: list[tuple[float, float] | str] = []
     for part in parts * (count if len(parts) == 1 else 1):
-        try:
-            low, high = (0.0, 0.0) if part in ("", "auto") else (float(end) for end in part.split(","))
-        except ValueError:
+        if part in ("", "auto"):
+            scales.append(part)
+        elif (ends := _ends(part.split(","))) is not None:
+            scales.append(ends)
+        else:
             raise SettingsError(
-                f"the range {part!r} was given; expected two numbers as in 1,5, or auto."
-            ) from None
-        scales.append(part if part in ("", "auto") else (low, high))
+                f"RANGE={part} was given; expected two numbers as in 1,5, the lower one first, or auto."
+            )
     return scales
+
+
+def _ends(values: object) -> tuple[float, float] | None:
+    """The lowest and the highest rating, from two texts or numbers; None where they are no scale."""
+    if not isinstance(values, list):
+        return None
+    try:
+        low, high = map(float, values)
+    except (TypeError, ValueError):
+        return None
+    return (low, high) if low < high and math.isfinite(low) and math.isfinite(high) else None
 
 
 def open_corpus(
@@ -110,14 +159,48 @@ def open_corpus(
         SettingsError: `columns` or `scale` cannot be understood.
     """
     trained, tested = split_names(str(where)), split_names(test_corpus)
-    scales = parse_scales(scale, len(trained) + len(tested))
-    parts = [
-        _open(name, sample_rate, columns, target, own)
-        for name, own in zip([*trained, *tested], scales, strict=True)
-    ]
+    if not trained:
+        raise CorpusError(f"no corpus was given; expected {WHAT_IS_TAKEN}.")
+    names = [*trained, *tested]
+    scales = parse_scales(scale, len(names))
+    parts = []
+    for name, own in zip(names, scales, strict=True):
+        try:
+            parts.append(_open(name, sample_rate, columns, target, own))
+        except CorpusError as error:
+            if len(names) == 1:
+                raise
+            raise CorpusError(f"corpus {name_text(name)!r}: {error}") from error
+    if columns and not any(part.takes_columns for part in parts):
+        read_as = "; ".join(dict.fromkeys(part.form for part in parts))
+        raise CorpusError(
+            f"COLUMNS={columns} was given for {', '.join(map(name_text, names))}, read as {read_as}, whose "
+            "columns are known. Leave COLUMNS out, or give a table of labels."
+        )
     if len(parts) == 1:
         return parts[0]
     return SeveralCorpora(parts[: len(trained)], parts[len(trained) :])
+
+
+def check_distinct(corpus: Corpus, names: Sequence[str]) -> None:
+    """Refuse a corpus that is given twice: no clip of it would be left in one of the subsets.
+
+    Args:
+        corpus: what `open_corpus` returns.
+        names: of its parts, as they were given.
+
+    Raises:
+        CorpusError: two names mean the same clips of the same folder.
+    """
+    seen: dict[tuple[Path, tuple[str, ...]], int] = {}
+    for number, (part, name) in enumerate(zip(corpus.parts, names, strict=True)):
+        other = seen.setdefault((folder_of(name).resolve(), part.ids), number)
+        if other != number:
+            shown = " and ".join(dict.fromkeys([name_text(names[other]), name_text(name)]))
+            raise CorpusError(
+                f"the same corpus was given twice ({shown}); expected different ones. Give it once, in "
+                "CORPUS, whose clips are split into training and test clips."
+            )
 
 
 @dataclass(frozen=True)
@@ -144,18 +227,25 @@ def _open(
         unbounded = Target(target, -math.inf, math.inf)
         corpus = _at(where, _Reading(sample_rate, columns, unbounded, fixed=True))
         corpus.target = _observed(corpus)
-        return corpus
-    is_given = isinstance(scale, tuple)
-    ends = scale if isinstance(scale, tuple) else (1.0, 5.0)
-    return _at(where, _Reading(sample_rate, columns, Target(target, *ends), is_given))
+    else:
+        is_given = isinstance(scale, tuple)
+        ends = scale if isinstance(scale, tuple) else (1.0, 5.0)
+        corpus = _at(where, _Reading(sample_rate, columns, Target(target, *ends), is_given))
+    used, stated = (corpus.target.low, corpus.target.high), corpus.stated_scale
+    if stated is not None and not np.allclose(stated, used):  # a report writes 15 digits
+        note = (
+            f"RANGE gives the scale {used[0]:g} to {used[1]:g}, in place of {stated[0]:g} to {stated[1]:g},"
+        )
+        corpus.notes = [*corpus.notes, f"{note} which the corpus states itself."]
+    return corpus
 
 
 def _at(where: str, reading: _Reading) -> Corpus:
     """The corpus at a path."""
+    if where != "demo" and not _exists(where):
+        raise CorpusError(f"there is no corpus at '{name_text(where)}'; expected {WHAT_IS_TAKEN}.")
     path = DEMO if where == "demo" else Path(where).expanduser()
     name = name_text(path.resolve().name)
-    if not path.exists():
-        raise CorpusError(f"there is no corpus at '{name_text(where)}'; expected {WHAT_IS_TAKEN}.")
     if path.is_file() and path.suffix.lower() in PICKLE_SUFFIXES:
         return PickledCorpus(
             name_text(path.stem), [(path, "")], reading.sample_rate, _course_target(reading, name)
@@ -173,12 +263,14 @@ def _at(where: str, reading: _Reading) -> Corpus:
     if (data_set := hugging_face.find(path)) is not None:
         return _data_set(data_set, path, name, reading)
     # Before the published forms: EmoDB 2 is a database with the recordings of EmoDB.
-    if (path / audformat_database.HEADER).is_file():
-        return _published(audformat_database.describe_database(path), path, reading)
+    if (path / HEADER).is_file():
+        return _published(audformat_database.describe_database(path, reading.target.name), path, reading)
     if (found := recognise(path)) is not None:
         return _published(*found, reading)
     if len(labels or tables) == 1:
         return _labelled((labels or tables)[0], name, reading)
+    if lacking := incomplete(path):
+        raise CorpusError(lacking)
     listed = ", ".join(name_text(entry.name) for entry in entries[:_MOST_SHOWN]) or "nothing"
     several = f" Give one of the tables, as in CORPUS={name_text(tables[0])}." if tables else ""
     raise CorpusError(f"'{name_text(where)}' holds {listed}; expected {WHAT_IS_TAKEN}.{several}")
@@ -190,25 +282,42 @@ def _labelled(table: Path, name: str, reading: _Reading) -> Corpus:
         return _data_set(data_set, table.parent, name, reading)
     about = _about(table.parent)
     target = reading.with_scale(about.get("scale"))
-    labels = read_labels(table, _columns(reading, about), target.name)
+    labels = read_labels(table, _columns(reading, about, table.parent), target.name)
     metadata = [table.parent / _ABOUT_FILE]
-    return LabelledClips(name, labels, table.parent, reading.sample_rate, target, about, metadata=metadata)
+    corpus = LabelledClips(name, labels, table.parent, reading.sample_rate, target, about, metadata=metadata)
+    corpus.takes_columns, corpus.stated_scale = True, about.get("scale")
+    return corpus
 
 
 def _data_set(data_set: hugging_face.DataSet, folder: Path, name: str, reading: _Reading) -> Corpus:
     """A data set in a form of the Hugging Face hub."""
     about = {**data_set.about, **_about(folder)}
     target = reading.with_scale(about.get("scale"))
-    labels = labels_of(data_set.table, folder, _columns(reading, about), target.name)
+    labels = labels_of(data_set.table, folder, _columns(reading, about, folder), target.name)
     labels = replace(labels, notes=[*data_set.notes, *labels.notes])
     metadata = [*data_set.paths, folder / _ABOUT_FILE]
-    return LabelledClips(
+    corpus = LabelledClips(
         name, labels, folder, reading.sample_rate, target, about, data_set.recordings, metadata
     )
+    corpus.takes_columns, corpus.stated_scale = True, about.get("scale")
+    return corpus
 
 
-def _columns(reading: _Reading, about: Mapping[str, Any]) -> dict[str, str]:
-    return parse_columns(reading.columns or str(about.get("columns", "")), reading.target.name)
+def _columns(reading: _Reading, about: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """The names of columns that are given, else those that a corpus states."""
+    if reading.columns:
+        return parse_columns(reading.columns, reading.target.name)
+    stated = about.get("columns", "")
+    try:
+        if isinstance(stated, str):
+            return parse_columns(stated, reading.target.name)
+        problem = f"{stated!r} is no text"
+    except SettingsError as error:
+        problem = str(error)
+    raise CorpusError(
+        f'{folder / _ABOUT_FILE} has "columns" that cannot be used: {problem.rstrip(".")}. Expected a text '
+        'such as "valence=EmoVal,speaker=who".'
+    )
 
 
 def _published(entry: PublishedCorpus, folder: Path, reading: _Reading) -> Corpus:
@@ -227,6 +336,7 @@ def _published(entry: PublishedCorpus, folder: Path, reading: _Reading) -> Corpu
     corpus = LabelledClips(
         entry.name, labels, folder, reading.sample_rate, target, about | {"description": entry.content}
     )
+    corpus.stated_scale = entry.scales.get(name)
     if not entry.scales:
         corpus.unrated = (
             f"{entry.name} has no ratings of {name}, which a report needs. `valence check` describes its "
@@ -265,16 +375,14 @@ def _course_target(reading: _Reading, name: str) -> Target:
 
 def _observed(corpus: Corpus) -> Target:
     """The target of a corpus with the lowest and the highest rating, rounded down and up, for RANGE=auto."""
-    lowest, highest = corpus.rating_bounds()
-    values = np.concatenate([lowest, highest])
+    values = np.concatenate(corpus.rating_bounds())
     values = np.unique(values[np.isfinite(values)])
-    for outer, others in ((values[:1], values[1:]), (values[-1:], values[:-1])):
-        if len(others) > 1 and np.abs(others - outer).min() >= np.ptp(others):
-            raise CorpusError(
-                f"the ratings of {corpus.name!r} lie between {others[0]:g} and {others[-1]:g}, but for "
-                f"{outer[0]:g}. Where it marks a missing rating, leave the cell empty; else give "
-                "RANGE=low,high."
-            )
+    if (end := lone_end(values)) is not None:
+        outer, low, high = end
+        raise CorpusError(
+            f"the ratings of {corpus.name!r} lie between {low:g} and {high:g}, but for {outer:g}. Where it "
+            "marks a missing rating, leave the cell empty; else give RANGE=low,high."
+        )
     # Ratings that are absent or all equal are refused by `inspection.check_labels`.
     low, high = (values[0], values[-1]) if len(values) else (1.0, 5.0)
     return replace(corpus.target, low=float(np.floor(low)), high=float(max(np.ceil(high), np.floor(low) + 1)))
@@ -285,20 +393,20 @@ def _about(folder: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        about = dict(json.loads(path.read_text(encoding="utf-8")).items())
+        about = dict(json.loads(path.read_text(encoding="utf-8-sig")).items())
     except (OSError, ValueError, AttributeError) as error:
         raise CorpusError(
             f"{path} cannot be read ({error}); expected a JSON object that describes the corpus. "
             "Correct or remove it."
         ) from error
     if "scale" in about:
-        try:
-            low, high = map(float, about["scale"])
-        except (TypeError, ValueError) as error:
+        ends = _ends(about["scale"])
+        if ends is None:
             raise CorpusError(
-                f"{path} has the scale {about['scale']!r}; expected its two ends, as in [1, 5]."
-            ) from error
-        about["scale"] = low, high
+                f"{path} has the scale {about['scale']!r}; expected its two ends, as in [1, 5], the "
+                "lower one first."
+            )
+        about["scale"] = ends
     return about
 
 

@@ -1,14 +1,15 @@
 """Several corpora as one, with the names of clips, speakers and sentences within each, and a common scale."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from valence_lib.corpora.labels import SEXES
 from valence_lib.corpora.rescaling import Rating, rescaled
 from valence_lib.corpora.sources import Clip, Corpus
 from valence_lib.errors import CorpusError
@@ -70,6 +71,8 @@ class SeveralCorpora(Corpus):
         part, first = self._parts[number], self._first_rater[number]
         clip = part.read(place)
         within = {name: f"{part.name}/{clip.labels[name]}" for name in _NAMED_WITHIN if clip.labels.get(name)}
+        if sex := clip.labels.get("sex", ""):  # which corpora spell in several ways
+            within["sex"] = SEXES.get(sex.lower(), sex)
         # Raters of two corpora are different people, though both are called a1.
         by_rater = {
             f"rating_a{int(column.removeprefix('rating_a')) + first}": self._mapped(rating, part.target)
@@ -156,14 +159,14 @@ def _renamed(part: Corpus, name: str) -> Corpus:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """The names, with a number behind those that occur again.
+    """The names, with a number behind those that occur again; no number makes the name of another one.
 
-    >>> _distinct(["a", "b", "a"])
-    ['a', 'b', 'a-2']
+    >>> _distinct(["a", "b", "a", "a-2"])
+    ['a', 'b', 'a-3', 'a-2']
     """
     found: list[str] = []
-    seen: Counter[str] = Counter()
     for name in names:
-        seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+        numbered = (f"{name}-{number}" for number in count(2))
+        free = (other for other in numbered if other not in names and other not in found)
+        found.append(next(free) if name in found else name)
     return found

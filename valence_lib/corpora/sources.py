@@ -67,11 +67,15 @@ class Corpus(Sequence[Clip]):
         form: how the corpus is stored, in a few words.
         notes: sentences about how it was read, for everyone who uses the results; empty for an ordinary one.
         unrated: why no clip has a rating; "" where the corpus has ratings.
+        takes_columns: whether it has a table whose columns can be named, as by `COLUMNS=`.
+        stated_scale: the ends of the rating scale that it states itself; None where it states none.
     """
 
     form = ""
     notes: Sequence[str] = ()
     unrated = ""
+    takes_columns = False
+    stated_scale: tuple[float, float] | None = None
 
     def __init__(
         self,

@@ -7,13 +7,14 @@ from __future__ import annotations  # the processes that read clips do without p
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from valence_lib.corpora.columns import RATER_COLUMN
 from valence_lib.corpora.opening import WHAT_IS_TAKEN, open_corpus
@@ -63,37 +64,24 @@ def check_labels(corpus: Corpus, settings: CorpusSettings, protocol: str = "", n
         protocol, n_folds: of the split that will be made, as `splits.make_splits` takes them; "" for none.
 
     Raises:
-        CorpusError: a rating is beyond the range, all ratings are equal, no clip is rated, or there are too
-            few clips or speakers for the split.
+        CorpusError: a rating is beyond the range of its corpus, all ratings are equal, no clip of a corpus is
+            rated, or there are too few clips or speakers for the split.
     """
     target = corpus.target
     if corpus.unrated:
         raise CorpusError(corpus.unrated)
-    ratings = corpus.ratings()
+    # Of each corpus on its own scale, before the ratings are mapped to a common one.
+    of_parts = [part.ratings() for part in corpus.parts]
+    for part, values in zip(corpus.parts, of_parts, strict=True):
+        if not np.isfinite(values).any():
+            first = "".join(f"\n  {problem}" for problem in _problems(part))
+            raise CorpusError(
+                f"none of the {len(part)} clips of {part.name!r} has a rating of {target.name} to learn from."
+                f"{first}"
+            )
+    _check_scales(corpus.parts, of_parts)
+    ratings = of_parts[0] if len(of_parts) == 1 else corpus.ratings()
     rated = np.isfinite(ratings)
-    if not rated.any():
-        first = "".join(f"\n  {problem}" for problem in _problems(corpus))
-        raise CorpusError(
-            f"none of the {len(corpus)} clips of {corpus.name!r} has a rating of {target.name} to learn from."
-            f"{first}"
-        )
-    lowest, highest = (np.where(np.isfinite(bound), bound, np.nan) for bound in corpus.rating_bounds())
-    low, high = np.nanmin(lowest), np.nanmax(highest)
-    beyond = np.flatnonzero((lowest < target.low) | (highest > target.high))
-    if beyond.size:
-        outer = np.where(lowest < target.low, lowest, highest)[beyond]
-        first = ", ".join(
-            f"{corpus.ids[n]!r} {value:g}" for n, value in zip(beyond, outer[:_MOST_SHOWN], strict=False)
-        )
-        code = f" If {outer[0]:g} marks a missing rating, leave the cell empty." * bool(
-            (outer == outer[0]).all()
-        )
-        raise CorpusError(
-            f"{beyond.size:,} of {rated.sum():,} ratings of {corpus.name!r} are not between "
-            f"{target.low:g} and {target.high:g} ({first}{', ...' * (beyond.size > 3)}). "
-            f"The lowest is {low:g} and the highest {high:g}: give the ends of their scale, such as "
-            f"RANGE={math.floor(low)},{math.ceil(high)}, or RANGE=auto, or correct these ratings.{code}"
-        )
     if ratings[rated].min() == ratings[rated].max():
         raise CorpusError(
             f"all {rated.sum():,} ratings of {corpus.name!r} are {ratings[rated][0]:g}; expected ratings "
@@ -110,6 +98,36 @@ def check_labels(corpus: Corpus, settings: CorpusSettings, protocol: str = "", n
         clips["speaker"] = corpus.speakers()
         clips["corpus"] = [corpus.part_of(index) for index in range(len(corpus))]
         make_splits(clips[rated | (clips["subset"] == "test")], protocol, n_folds, settings.seed)
+
+
+def _check_scales(parts: Sequence[Corpus], ratings: Sequence[NDArray[np.float64]]) -> None:
+    """Refuse ratings that are beyond the scale of their own corpus, with the ranges to give."""
+    ranges, problems = [], []
+    for part, values in zip(parts, ratings, strict=True):
+        target = part.target
+        lowest, highest = (np.where(np.isfinite(bound), bound, np.nan) for bound in part.rating_bounds())
+        beyond = np.flatnonzero((lowest < target.low) | (highest > target.high))
+        if not beyond.size:
+            ranges.append(f"{target.low:g},{target.high:g}")
+            continue
+        low, high = np.nanmin(lowest), np.nanmax(highest)
+        ranges.append(f"{math.floor(low)},{math.ceil(high)}")
+        outer = np.where(lowest < target.low, lowest, highest)[beyond]
+        first = ", ".join(
+            f"{part.ids[n]!r} {value:g}" for n, value in zip(beyond, outer[:_MOST_SHOWN], strict=False)
+        )
+        code = f" If {outer[0]:g} marks a missing rating, leave the cell empty." * bool(
+            (outer == outer[0]).all()
+        )
+        problems.append(
+            f"{beyond.size:,} of {np.isfinite(values).sum():,} ratings of {part.name!r} are not "
+            f"between {target.low:g} and {target.high:g} ({first}{', ...' * (beyond.size > 3)}). "
+            f"The lowest is {low:g} and the highest {high:g}: give the ends of their scale, such as "
+            f"RANGE={{}}, or {'RANGE=auto' if len(parts) == 1 else 'auto in place of one of these'}, or "
+            f"correct these ratings.{code}"
+        )
+    if problems:
+        raise CorpusError("\n".join(problems).replace("RANGE={}", f"RANGE={'/'.join(ranges)}"))
 
 
 def _problems(corpus: Corpus) -> Iterator[str]:
@@ -164,7 +182,9 @@ def inspect_corpus(
         )
     clips = pd.DataFrame(usable)
     if settings.clips_per_speaker:
-        clips = clips[clips.groupby(["subset", "speaker"]).cumcount() < settings.clips_per_speaker]
+        number = clips.groupby(["corpus", "subset", "speaker"]).cumcount()
+        # Clips of unknown speakers are not those of one person.
+        clips = clips[(clips["speaker"] == "") | (number < settings.clips_per_speaker)]
     # Of clips with the same audio a test clip stays if there is one: no tested audio is trained on.
     in_order = clips.sort_values("subset", key=lambda subset: subset != "test", kind="stable")
     stay = in_order.drop_duplicates("digest")
@@ -172,6 +192,11 @@ def inspect_corpus(
     twin = twins["digest"].map(stay.set_index("digest")["id"])
     message = [f"the same audio as {name!r}." for name in twin]
     doubles = twins[["index", "id", "subset"]].assign(reason="duplicate", message=message, twin=twin)
+    if lost := sorted({*clips["corpus"]} - {*stay["corpus"]}):
+        raise CorpusError(
+            f"every usable clip of {lost[0]!r} has the same audio as one of another corpus, such as "
+            f"{_first_twin(twins, twin, lost[0])}: the same recordings were given twice. Give them once."
+        )
     clips = clips.drop(index=twins.index).reset_index(drop=True)
     quarantine = pd.DataFrame([*refused, *doubles.to_dict("records")], columns=QUARANTINE_COLUMNS)
     # Corpora differ in their labels.
@@ -183,6 +208,11 @@ def inspect_corpus(
             "to learn from."
         )
     return Inspection(clips, quarantine.sort_values("index", ignore_index=True))
+
+
+def _first_twin(twins: pd.DataFrame, twin: pd.Series, corpus: str) -> str:
+    of_corpus = twins["corpus"] == corpus
+    return f"{twins.loc[of_corpus, 'id'].iloc[0]} and {twin[of_corpus].iloc[0]}"
 
 
 def _inspect_chunk(
@@ -262,20 +292,22 @@ def summarise(inspection: Inspection, corpus: Corpus) -> str:
     clips, quarantine = inspection.clips, inspection.quarantine
     durations, ratings, target = clips["duration_seconds"], clips["rating"].dropna(), corpus.target
     speakers = clips.loc[clips["speaker"] != "", "speaker"]
+    unrated = _clips(len(clips) - len(ratings))
     rated = (
         f"{ratings.min():g} to {ratings.max():g} on a scale of {target.low:g} to {target.high:g}, mean "
-        f"{ratings.mean():.3f}, variance {ratings.var(ddof=0):.4f}, {len(clips) - len(ratings)} clips without"
+        f"{ratings.mean():.3f}, variance {ratings.var(ddof=0):.4f}, {unrated} without"
     )
     raters = [name for name in clips if RATER_COLUMN.fullmatch(str(name))]
     lines = [
-        f"corpus     {corpus.name}: {len(corpus)} clips, {len(clips)} taken, {len(quarantine)} in quarantine",
+        f"corpus     {corpus.name}: {_clips(len(corpus))}, {len(clips)} taken, {len(quarantine)} in "
+        "quarantine",
         f"read as    {corpus.form}",
         *(f"note       {note}" for note in corpus.notes),
         f"duration   {durations.min():.2f} to {durations.max():.2f} s, mean {durations.mean():.2f} s, "
         f"{durations.sum() / 3600:.3f} h in all",
         f"{target.name:10} {rated if len(ratings) else 'no ratings'}",
         f"speakers   {speakers.nunique() or 'not named: training and test may share voices'}"
-        + f", unknown for {len(clips) - len(speakers)} clips" * (0 < len(speakers) < len(clips)),
+        + f", unknown for {_clips(len(clips) - len(speakers))}" * (0 < len(speakers) < len(clips)),
     ]
     if raters:
         lines.append(f"raters     {len(raters)}, {clips[raters].count(axis=1).mean():.1f} ratings a clip")
@@ -284,8 +316,11 @@ def summarise(inspection: Inspection, corpus: Corpus) -> str:
         if counts and (column == "subset" or len(counts) > 1):
             lines.append(f"{title:10} {', '.join(counts)}")
     for part in corpus.parts:
+        whose = f"{part.name}: " if len(corpus.parts) > 1 else ""
         lines += [
-            f"{key:10} {part.about[key]}" for key in ("terms", "citation", "source") if part.about.get(key)
+            f"{key:10} {whose}{part.about[key]}"
+            for key in ("terms", "citation", "source")
+            if part.about.get(key)
         ]
     if corpus.unrated:
         lines.append(f"note       {corpus.unrated}")
@@ -297,6 +332,10 @@ def summarise(inspection: Inspection, corpus: Corpus) -> str:
     lines += [f"quarantine {reason}: {n}" for reason, n in quarantine["reason"].value_counts().items()]
     lines += [f"  {row.id}: {row.reason}: {row.message}" for row in quarantine.itertuples()]
     return "\n".join(lines)
+
+
+def _clips(count: int) -> str:
+    return "1 clip" if count == 1 else f"{count} clips"
 
 
 def inspect(corpus: Corpus) -> Inspection:

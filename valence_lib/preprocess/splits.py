@@ -119,7 +119,13 @@ def _holdouts(clips: pd.DataFrame, rated: NDArray[np.bool_], seed: int) -> tuple
     """The subset of each clip, split corpus by corpus, and what no two subsets share."""
     corpora = clips["corpus"].to_numpy(dtype=str)
     given = clips["subset"].to_numpy(dtype=str)
-    names = list(dict.fromkeys(corpora))
+    names = list(dict.fromkeys(corpora.tolist()))
+    unrated = [name for name in names if not rated[corpora == name].any()]
+    if unrated and len(names) > 1:
+        raise CorpusError(
+            f"no clip of the corpus {unrated[0]!r} has a rating to learn from or to compare with; expected "
+            "rated clips of each corpus. Rate them, or leave the corpus out."
+        )
     tested = [name for name in names if (given[rated & (corpora == name)] == "test").all()]
     if len(tested) == len(names):  # a corpus of test clips alone is refused below
         tested = []
@@ -135,7 +141,7 @@ def _holdouts(clips: pd.DataFrame, rated: NDArray[np.bool_], seed: int) -> tuple
 def _corpus_splits(clips: pd.DataFrame, by: str, seed: int) -> list[NDArray[np.str_]]:
     """For each corpus, the split that tests it; the others are training and validation clips."""
     corpora = clips["corpus"].to_numpy(dtype=str)
-    names = list(dict.fromkeys(corpora))
+    names = list(dict.fromkeys(corpora.tolist()))
     if len(names) < 2:
         raise CorpusError(
             "PROTOCOL=corpora was given for one corpus; expected two or more, as in CORPUS=first,second."
@@ -171,8 +177,10 @@ def _holdout(
     by_speaker = bool((speakers[rated] != "").all()) and len(set(speakers[free])) > len(wanted)
     n_free, generator = int(free.sum()), np.random.default_rng(seed)
     if n_free < _FEWEST_CLIPS:
+        name = str(clips["corpus"].iloc[0])
+        clip_of, are = ("clip of", "is") if n_free == 1 else ("clips of", "are")
         raise CorpusError(
-            f"{n_free} rated clips are too few to split into training, validation and test; "
+            f"{n_free} rated {clip_of} {name!r} {are} too few to split into training, validation and test; "
             f"expected at least {_FEWEST_CLIPS}. Add more, or name fewer as test or validation."
         )
     for number, subset in enumerate(wanted):

@@ -146,7 +146,7 @@ def _shown(text: object) -> str:
 def _counts(clips: pd.DataFrame, quarantine: pd.DataFrame, corpus: Corpus) -> list[str]:
     answers = [
         f"The corpus has {len(corpus):,} clips. Of these, {len(clips):,} can be used ({_hours(clips)} hours) "
-        f"and {len(quarantine):,} are refused."
+        f"and {len(quarantine):,} {'is' if len(quarantine) == 1 else 'are'} refused."
     ]
     if len(corpus.parts) > 1:
         rows = [(literal(name), f"{len(own):,}", _hours(own)) for name, own in clips.groupby("corpus")]

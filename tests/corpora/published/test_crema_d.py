@@ -49,13 +49,17 @@ def test_labels_from_the_names_and_tables(folder):
     assert (last["speaker"], last["sex"], last["age"]) == ("1064", "", "")
     assert {row.rating for row in labels.rows} == {None}
     assert [path.name for path in labels.tables] == ["VideoDemographics.csv", "tabulatedVotes.csv"]
-    assert labels.notes == ["AudioWAV/1064_IEO_DIS_MD.wav is reported to hold takes of all emotions."]
+    assert labels.notes == [
+        "1 actor is not in VideoDemographics.csv; the sex and the age are unknown: '1064'.",
+        "AudioWAV/1064_IEO_DIS_MD.wav is reported to hold takes of all emotions.",
+    ]
 
 
 def test_optional_tables_and_other_files(folder, make_wav):
     (folder / "VideoDemographics.csv").unlink()
     (folder / "processedResults" / "tabulatedVotes.csv").unlink()
     make_wav(folder / "AudioWAV" / "test.wav")
+    make_wav(folder / "AudioWAV" / "noisy" / "1001_IEO_HAP_LO.wav")
     make_wav(folder / "AudioWAV" / "._1001_IEO_HAP_LO.wav")
     make_wav(folder / "AudioMP3" / "1001_IEO_HAP_LO.wav")  # the same clips once more
 
@@ -67,7 +71,8 @@ def test_optional_tables_and_other_files(folder, make_wav):
     assert {row.labels["sex"] for row in labels.rows} == {""}
     assert labels.notes[:2] == [
         "There is no VideoDemographics.csv: the actors' sexes and ages are unknown.",
-        "1 recording is left out: its name is not of the published form: 'AudioWAV/test.wav'.",
+        "2 recordings are left out: they are in folders below AudioWAV/, or their names are not of the "
+        "published form, such as 'AudioWAV/noisy/1001_IEO_HAP_LO.wav'.",
     ]
 
 
@@ -76,3 +81,25 @@ def test_a_damaged_table(folder):
 
     with pytest.raises(CorpusError, match=r"columns Actor, Sex; expected ActorID, Age, Sex, of"):
         CORPUS.read(folder, "")
+
+
+def test_numbers_of_actors_as_pandas_writes_them(folder):
+    table = folder / "VideoDemographics.csv"
+    table.write_text(ACTORS.replace("1001,51", "1001.0,51"))
+
+    assert CORPUS.read(folder, "").rows[0].labels["sex"] == "M"
+
+    table.write_text(f'{ACTORS}1001.0,52,"Male","Caucasian","Not Hispanic"\n')
+    with pytest.raises(CorpusError, match=r"contradict each other about '1001.0': Age is '51' and '52'"):
+        CORPUS.read(folder, "")
+
+
+def test_own_ratings_beside_it_are_mentioned(folder):
+    (folder / "my_ratings.csv").write_text("file;valence;speaker\nAudioWAV/1001_IEO_HAP_LO.wav;3,5;1001\n")
+    (folder / "SentenceFilenames.csv").write_text("Stimulus_Number,Filename\n1,1001_IEO_HAP_LO\n")
+
+    (note,) = [note for note in CORPUS.read(folder, "").notes if "is not read" in note]
+    assert note == (
+        "The table 'my_ratings.csv' has ratings and is not read; CORPUS=CREMA-D/my_ratings.csv reads it in "
+        "place of the published labels, and so does the name labels.csv."
+    )

@@ -36,12 +36,21 @@ def test_labels_from_the_names(folder):
 def test_other_recordings_are_left_out(folder, make_wav):
     make_wav(folder / "wav" / "03a01Xa.wav")
     make_wav(folder / "copy" / "03a01Fa.wav")
+    make_wav(folder / "wav" / "noisy" / "03a01Fa.wav")
     make_wav(folder / "wav" / "._03a01Fa.wav")
 
     labels = CORPUS.read(folder, "")
 
     assert len(labels.rows) == 4
     assert labels.notes == [
-        "2 recordings are left out: they are not in wav/, or their names are not of the published form, such "
-        "as 'copy/03a01Fa.wav'."
+        "3 recordings are left out: they are not in wav/ itself, or their names are not of the published "
+        "form, such as 'copy/03a01Fa.wav'."
     ]
+
+
+def test_suffixes_and_a_folder_in_capitals(tmp_path, make_wav):
+    for name in NAMES:
+        make_wav(tmp_path / "Wav" / f"{name}.WAV")
+
+    assert CORPUS.is_in(tmp_path)
+    assert [row.labels["speaker"] for row in CORPUS.read(tmp_path, "").rows] == ["03", "03", "08", "16"]

@@ -120,14 +120,14 @@ def test_missing_and_superfluous_recordings_and_repeated_rows(folder, make_wav):
     make_wav(folder / "wav" / "EN_019_N_1.wav")
     make_wav(folder / "wav" / "._DK_001_A_1.wav")
     with (folder / "annotations.csv").open("a") as file:
-        file.write("DK_001_B_2.wav,1.0,1.0,1.0,B,1.0,1.0,1.0,N,1.0,1.0,1.0,N,B\n")
+        file.write(f"{RATED[2].replace('3.0', '3')}\n")
 
     labels = CORPUS.read(folder, "valence")
 
     assert len(labels.rows) == 4
     assert labels.rows[1].rating == 3.0
     assert labels.notes == [
-        "1 row repeats the clip of an earlier one and is left out: 'DK_001_B_2.wav'.",
+        "1 row repeats an earlier one and is left out: 'DK_001_B_2.wav'.",
         "1 recording has no labels: 'wav/EN_019_N_1.wav'.",
     ]
 
@@ -156,6 +156,68 @@ def test_annotations_without_a_column(folder):
 
     with pytest.raises(CorpusError, match=r"has the columns file, a1_V, a1_cat; expected .* a2_V, a3_V, "):
         CORPUS.read(folder, "valence")
+
+
+def test_rows_that_contradict_each_other(folder):
+    with (folder / "annotations.csv").open("a") as file:
+        file.write("DK_001_B_2.wav,3.0,1.0,3.0,B,2.0,2.5,1.5,N,2.5,3.0,3.0,N,B\n")
+
+    with pytest.raises(CorpusError) as error:
+        CORPUS.read(folder, "valence")
+    assert str(error.value) == (
+        "line 4 of 'annotations.csv' and line 6 of 'annotations.csv' contradict each other about "
+        "'DK_001_B_2.wav': a1_V is '3.5' and '1.0'. Remove the wrong row."
+    )
+
+
+def test_a_column_twice(folder):
+    table = folder / "annotations.csv"
+    table.write_text(table.read_text().replace("gt_emotion", "A1_V"))
+
+    with pytest.raises(
+        CorpusError, match=r"'annotations\.csv' has the column 'a1_V' twice; expected each col"
+    ):
+        CORPUS.read(folder, "valence")
+
+
+def test_a_row_in_another_case_keeps_its_speaker_and_its_recording(folder):
+    table = folder / "annotations.csv"
+    table.write_text(table.read_text().replace("DK_001_A_1.wav", "dk_001_a_1.wav"))
+
+    labels = CORPUS.read(folder, "valence")
+
+    row = next(row for row in labels.rows if row.file == "wav/dk_001_a_1.wav")
+    assert (row.labels["speaker"], row.labels["emotion"], row.labels["language"]) == ("001", "anger", "da")
+    assert labels.notes == []
+
+
+def test_speakers_as_pandas_writes_them(folder):
+    table = folder / "speaker_info.csv"
+    table.write_text("speaker,sex,age\n1.0,Female,22\n10.0,Male,30\n")
+
+    labels = CORPUS.read(folder, "valence")
+
+    assert [row.labels["sex"] for row in labels.rows] == ["F", "F", "F", ""]
+    assert labels.notes == ["1 speaker is not in speaker_info.csv; the sex and the age are unknown: '014'."]
+    table.write_text("speaker,sex,age\n1,Female,22\n001,Male,22\n14,m,9\n")
+    (note,) = CORPUS.read(folder, "valence").notes
+    assert note == (
+        "The sexes and ages of the speakers are unknown: line 2 of 'speaker_info.csv' and line 3 of "
+        "'speaker_info.csv' contradict each other about '001': sex is 'Female' and 'Male'. Remove the "
+        "wrong row."
+    )
+
+
+def test_a_decimal_comma_is_named(folder):
+    table = folder / "annotations.csv"
+    table.write_text(table.read_text().replace(",", ";").replace(".0", ",0").replace(".5", ",5"))
+
+    problem = CORPUS.read(folder, "valence").rows[0].problem
+
+    assert str(problem) == (
+        "a1_V in line 3 of 'annotations.csv' is '1,5'; expected a number from 1 to 5. Its decimal mark is a "
+        "comma; write a point."
+    )
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the EmoTale corpus (../shared/data) is not here")

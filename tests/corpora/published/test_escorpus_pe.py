@@ -72,3 +72,16 @@ def test_ravdess_is_not_taken_for_it(tmp_path, make_wav):
     make_wav(tmp_path / "Audio" / "03-01-06-01-02-01-01.wav")
 
     assert not any(list(tmp_path.glob(mark)) for mark in CORPUS.marks)
+
+
+def test_processed_copies_are_left_out(folder, make_wav):
+    make_wav(folder / "Audio7" / "denoised" / "Audio7_36-05-04-03.wav")
+    make_wav(folder / "Audio7_denoised" / "Audio7_37-01-02-02.wav")
+
+    labels = CORPUS.read(folder, "valence")
+
+    assert [row.file for row in labels.rows] == sorted(NAMES)
+    assert labels.notes[1:] == [
+        "2 recordings are left out, because others have their names, such as "
+        "'Audio7/denoised/Audio7_36-05-04-03.wav'."
+    ]

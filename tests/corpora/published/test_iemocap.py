@@ -197,3 +197,15 @@ def test_label_files_without_turns_and_no_label_files(folder):
         path.unlink()
     with pytest.raises(CorpusError, match=r"has no label files; expected Session1/dialog.* Copy them"):
         CORPUS.read(folder, "valence")
+
+
+def test_processed_copies_are_left_out(folder, make_wav):
+    name = "Ses01F_impro01_F000"
+    copy = f"Session1/sentences/wav/Ses01F_A_denoised/{name}.wav"
+    make_wav(folder / copy)
+
+    labels = CORPUS.read(folder, "valence")
+
+    row = next(row for row in labels.rows if row.file.endswith(f"{name}.wav"))
+    assert row.file == f"Session1/sentences/wav/Ses01F_impro01/{name}.wav"
+    assert f"1 recording is left out, because another one has its name: '{copy}'." in labels.notes

@@ -10,7 +10,7 @@ import pytest
 
 from valence_lib.__main__ import main
 from valence_lib.corpora.opening import open_corpus
-from valence_lib.corpora.published.known import PUBLISHED
+from valence_lib.corpora.published.known import PUBLISHED, incomplete
 from valence_lib.errors import CorpusError
 from valence_lib.preprocess.inspection import check_corpus
 from valence_lib.settings import Target
@@ -169,10 +169,11 @@ def test_the_only_folder_in_a_folder_is_found(entry, miniature):
     download.mkdir()
     miniature.rename(download / "release-1.0")
     (download / ".DS_Store").touch()
+    (download / "release-1.0.zip").touch()
     assert open_corpus(download).name == entry.name
 
     (download / "another").mkdir()
-    with pytest.raises(CorpusError, match=r"'.*download' holds another, release-1\.0; expected 'demo'"):
+    with pytest.raises(CorpusError, match=r"'.*download' holds another, release-1\.0, .*; expected 'demo'"):
         open_corpus(download)
 
 
@@ -187,6 +188,19 @@ def test_labels_csv_beside_it_is_read_instead(entry, miniature):
         *("folder", 1),
         *(["Ann"], [3.5]),
     )
+
+
+@named([entry for entry in PUBLISHED if entry.remains[0]])
+def test_a_corpus_without_its_recordings_is_named(entry, miniature):
+    for path in miniature.rglob("*.wav"):
+        path.unlink()
+    expected = f"'folder' looks like a part of {entry.name}; expected {entry.remains[1]}. Copy them from the"
+    assert incomplete(miniature).startswith(expected)
+
+
+def test_other_folders_are_no_part_of_a_corpus(tmp_path):
+    (tmp_path / "annotations.csv").write_text("file,valence\na.wav,3\n")
+    assert incomplete(tmp_path) == ""
 
 
 def readme_row(entry):

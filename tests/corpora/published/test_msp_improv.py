@@ -189,3 +189,57 @@ def test_no_label_file(folder):
     (folder / "Evalution.txt").unlink()
     with pytest.raises(CorpusError, match=r"has no Evalution\.txt or Evaluation\.txt.* Copy it"):
         CORPUS.read(folder, "valence")
+
+
+@pytest.mark.parametrize("copies", ["session1_denoised/S01A/P", "audio_enhanced/session1/S01A/P"])
+def test_processed_copies_are_left_out(folder, make_wav, copies):
+    copy = make_wav(folder / copies / f"MSP-IMPROV-{NAMES[0]}.wav").relative_to(folder)
+
+    labels = CORPUS.read(folder, "valence")
+
+    assert rows_of(folder)[NAMES[0]].file == path_of(NAMES[0])
+    assert f"1 recording is left out, because another one has its name: '{copy}'." in labels.notes
+
+
+def test_only_processed_copies(folder, make_wav):
+    (folder / path_of(NAMES[0])).unlink()
+    for copies in ("a_denoised/session1/S01A", "audio_louder/session1/S01A"):
+        make_wav(folder / copies / f"MSP-IMPROV-{NAMES[0]}.wav")
+    with pytest.raises(CorpusError) as error:
+        CORPUS.read(folder, "valence")
+    assert str(error.value) == (
+        f"the recordings 'a_denoised/session1/S01A/MSP-IMPROV-{NAMES[0]}.wav' and "
+        f"'audio_louder/session1/S01A/MSP-IMPROV-{NAMES[0]}.wav' are of one clip; expected one recording of "
+        "each clip. Move the others, such as processed copies, out of the folder of the corpus."
+    )
+
+    (folder / "a_denoised").rename(folder.parent / "elsewhere")
+    labels = CORPUS.read(folder, "valence")
+    assert rows_of(folder)[NAMES[0]].file.startswith("audio_louder/")
+    assert (
+        "1 recording is in another folder than in the published corpus: "
+        f"'audio_louder/session1/S01A/MSP-IMPROV-{NAMES[0]}.wav'." in labels.notes
+    )
+
+
+def test_both_spellings_of_the_label_file(folder):
+    (folder / "Evaluation.txt").write_text(EVALUATION, encoding="utf-8")
+    assert (
+        "The labels are those in 'Evaluation.txt'; 'Evalution.txt' is not read."
+        in CORPUS.read(folder, "valence").notes
+    )
+    (folder / "Evaluation.txt").write_text(EVALUATION.replace("V:3.2", "V:1.0"), encoding="utf-8")
+    with pytest.raises(
+        CorpusError, match=r"'Evaluation\.txt' and 'Evalution\.txt' differ; expected one of them"
+    ):
+        CORPUS.read(folder, "valence")
+
+
+def test_a_label_file_in_utf_16(folder):
+    (folder / "Evalution.txt").write_text(EVALUATION, encoding="utf-16")
+    assert rows_of(folder)["S01A-F01-P-FM01"].rating == 3.2
+    (folder / "Evalution.txt").write_text(EVALUATION, encoding="utf-16-le")
+    with pytest.raises(
+        CorpusError, match=r"'Evalution\.txt' has zero bytes.*expected UTF-8\. Save it as UTF-8"
+    ):
+        CORPUS.read(folder, "valence")

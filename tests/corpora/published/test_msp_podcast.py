@@ -265,7 +265,9 @@ def test_one_bad_row_costs_its_own_clip(folder):
         "Test1, Test2 or Test3."
     )
     assert rows["0001_0008"].rating == 4.0
-    assert any(note.startswith("1 row repeats the clip") for note in CORPUS.read(folder, "valence").notes)
+    assert any(
+        note.startswith("1 row repeats an earlier one") for note in CORPUS.read(folder, "valence").notes
+    )
 
 
 def test_without_single_ratings(folder):
@@ -303,4 +305,117 @@ def test_no_labels_at_all(folder):
     with pytest.raises(
         CorpusError, match=r"has no labels; expected Labels/labels_consensus\.csv.* Copy them"
     ):
+        CORPUS.read(folder, "valence")
+
+
+def test_processed_copies_beside_the_recordings(folder, make_wav):
+    make_wav(folder / "Audios_denoised" / name("0001_0008"))
+    labels = CORPUS.read(folder, "valence")
+    assert rows_of(folder)["0001_0008"].file == f"Audios/{name('0001_0008')}"
+    assert (
+        "1 recording is left out, because another one has its name: "
+        f"'Audios_denoised/{name('0001_0008')}'." in labels.notes
+    )
+
+
+@pytest.mark.parametrize("backup", ["Labels/backup", "Label_old", "Labels/1.9"])
+def test_backups_of_the_labels(folder, backup):
+    (folder / backup).mkdir()
+    old = consensus([(*CLIPS[2][:3], "1.5", *CLIPS[2][4:])])
+    (folder / backup / "labels_consensus.csv").write_text(old, encoding="utf-8")
+    (folder / backup / "labels_detailed.csv").write_text("a,b,c\n", encoding="utf-8")
+    labels = CORPUS.read(folder, "valence")
+    assert rows_of(folder)["0002_0001"].rating == 5.5
+    assert (
+        "The labels are those in 'Labels/labels_consensus.csv'; "
+        f"'{backup}/labels_consensus.csv' is not read." in labels.notes
+    )
+
+
+def test_two_releases_of_the_labels(folder):
+    for release in ("1.9", "1.10"):
+        (folder / "Labels" / release).mkdir()
+        content = consensus([(*CLIPS[2][:3], release, *CLIPS[2][4:])])
+        (folder / "Labels" / release / "labels_consensus.csv").write_text(content, encoding="utf-8")
+    (folder / "Labels" / "labels_consensus.csv").unlink()
+    with pytest.raises(
+        CorpusError,
+        match=r"'Labels/1\.10/labels_consensus\.csv' and 'Labels/1\.9/labels_consensus\.csv' differ; expect",
+    ):
+        CORPUS.read(folder, "valence")
+
+
+def test_names_in_another_case_or_without_a_suffix(folder):
+    expected = {number: row.by_rater for number, row in rows_of(folder).items()}
+    table = folder / "Labels" / "labels_consensus.csv"
+    for suffix in (".WAV", ""):
+        table.write_text(consensus().replace(".wav", suffix), encoding="utf-8")
+        labels = CORPUS.read(folder, "valence")
+        assert {row.file[-13:-4]: row.by_rater for row in labels.rows} == expected
+        assert f"1 recording has no labels: 'Audios/{name('0009_0001')}'." in labels.notes
+
+
+def test_a_speaker_in_two_spellings_is_one(folder):
+    table = folder / "Labels" / "labels_consensus.csv"
+    table.write_text(consensus().replace(",41,", ",41.0,", 1), encoding="utf-8")
+    rows = rows_of(folder)
+    assert rows["0002_0001"].labels["speaker"] == rows["0002_0002"].labels["speaker"] == "41"
+
+
+def test_rows_that_contradict_each_other(folder):
+    table = folder / "Labels" / "labels_consensus.csv"
+    table.write_text(consensus([*CLIPS, (*CLIPS[0][:-1], "Train")]), encoding="utf-8")
+    with pytest.raises(
+        CorpusError, match=r"line 2 of .* and line 12 .* split_set is 'Test1' and 'Train'\. Remove"
+    ):
+        CORPUS.read(folder, "valence")
+
+
+def test_lines_of_the_partition_that_contradict_each_other(folder):
+    write_text_labels(folder)
+    with (folder / "Partition.txt").open("a", encoding="utf-8") as file:
+        file.write(f"\nTest1; {name('0001_0008')}\nTrain; {name('0001_0008')}\n")
+    with pytest.raises(CorpusError) as error:
+        CORPUS.read(folder, "valence")
+    assert str(error.value) == (
+        "line 1 of 'Partition.txt' and line 12 of 'Partition.txt' contradict each other about "
+        f"'{name('0001_0008')}': 'Test1' and 'Train'. Remove the wrong line."
+    )
+
+
+def test_a_fault_of_the_partition_is_reported_there(folder):
+    write_text_labels(folder)
+    path = folder / "Partition.txt"
+    lines = path.read_text(encoding="utf-8").replace("Train;", "Tarin;", 1).splitlines()
+    path.write_text("\n".join(lines[:-2]), encoding="utf-8")
+    rows = rows_of(folder)
+    expected = "expected Train, Validation, Development, Test1, Test2 or Test3."
+    assert str(rows["0002_0001"].problem) == f"the subset in line 3 of 'Partition.txt' is 'Tarin'; {expected}"
+    assert str(rows["1023_0235"].problem) == (
+        f"the subset in 'Partition.txt', which lacks the clip, is ''; {expected}"
+    )
+
+
+def test_a_key_twice(folder):
+    (folder / "Labels" / "labels_consensus.csv").unlink()
+    content = '{"x.wav": {"EmoVal": 3, "EmoVal": 4}}'
+    (folder / "Labels" / "labels_consensus.json").write_text(content, encoding="utf-8")
+    with pytest.raises(
+        CorpusError, match=r"has the key 'EmoVal' twice in one object; expected each key once"
+    ):
+        CORPUS.read(folder, "valence")
+
+
+@pytest.mark.parametrize(("separator", "encoding"), [(";", "utf-8"), (",", "utf-16"), ("\t", "utf-16")])
+def test_single_ratings_in_other_forms_of_csv(folder, separator, encoding):
+    lines = [["FileName", "WorkerID", "EmoAct", "EmoVal", "EmoDom"], [name("0001_0008"), "W1", "1", "4", "2"]]
+    text = "\n".join(separator.join(cells) for cells in lines)
+    (folder / "Labels" / "labels_detailed.csv").write_text(text, encoding=encoding)
+    assert rows_of(folder)["0001_0008"].by_rater == {"W1": 4}
+
+
+def test_single_ratings_with_a_column_twice(folder):
+    text = f"FileName,WorkerID,EmoVal,EmoAct,EmoVal\n{name('0001_0008')},W1,1,4,2\n"
+    (folder / "Labels" / "labels_detailed.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"'labels_detailed\.csv' has the column 'emoval' twice"):
         CORPUS.read(folder, "valence")

@@ -48,13 +48,13 @@ def test_labels(folder):
 def test_recordings_without_labels_and_repeated_rows(folder, make_wav):
     make_wav(folder / "samples" / "XX0_fear_1.wav")
     with (folder / "data.tsv").open("a", encoding="utf-8") as file:
-        file.write("EB0_fear_64.wav\tanger\t\t\tEB0\tfemale\t27\n")
+        file.write("EB0_fear_64.wav\tfear\t\t\tEB0\tfemale\t27\n")
 
     labels = CORPUS.read(folder, "")
 
     assert labels.rows[0].labels["emotion"] == "fear"
     assert labels.notes == [
-        "1 row repeats the clip of an earlier one and is left out: 'EB0_fear_64.wav'.",
+        "1 row repeats an earlier one and is left out: 'EB0_fear_64.wav'.",
         "1 recording has no labels: 'samples/XX0_fear_1.wav'.",
     ]
 
@@ -63,4 +63,18 @@ def test_a_table_without_a_column(folder):
     (folder / "data.tsv").write_text("file_id\temotion\nEB0_fear_64.wav\tfear\n")
 
     with pytest.raises(CorpusError, match=r"of which speaker_id, gender, age are absent"):
+        CORPUS.read(folder, "")
+
+
+def test_an_unknown_speaker_is_nobody(folder):
+    (folder / "data.tsv").write_text(TABLE.replace("WR0\t", "unknown\t"), encoding="utf-8")
+
+    assert CORPUS.read(folder, "").rows[-1].labels["speaker"] == ""
+
+
+def test_two_emotions_of_one_clip(folder):
+    with (folder / "data.tsv").open("a", encoding="utf-8") as file:
+        file.write("EB0_fear_64.wav\tanger\t\t\tEB0\tfemale\t27\n")
+
+    with pytest.raises(CorpusError, match=r"line 4 of .* and line 5 .* about 'EB0_fear_64.wav': emotion is"):
         CORPUS.read(folder, "")

@@ -160,3 +160,48 @@ def test_tables_that_are_absent_or_of_another_form(folder):
     workbook.rename(workbook.with_name("map.xlsx"))
     with pytest.raises(CorpusError, match=r"has map.xlsx in Data/ and Labels/; expected Data.xlsx"):
         CORPUS.read(folder, "valence")
+
+
+@pytest.mark.parametrize("backup", ["Labels/Backup", "Data"])
+def test_backups_of_the_labels(folder, backup):
+    (folder / backup).mkdir(exist_ok=True)
+    (folder / backup / "Labels.csv").write_text("Audio,Valence,Arousal,Dominance\n10006,1,1,1\n")
+
+    labels = CORPUS.read(folder, "valence")
+
+    assert _by_number(labels)[10006].rating == 2.5
+    assert (
+        f"The labels are those in 'Labels/Labels/Labels.csv'; '{backup}/Labels.csv' is not read."
+        in labels.notes
+    )
+
+
+def test_rows_without_a_clip_and_clips_without_a_row(folder):
+    table = folder / "Labels" / "Labels" / "Labels.csv"
+    table.write_text(table.read_text().replace("10006,", "10005,"))
+
+    notes = CORPUS.read(folder, "valence").notes
+
+    assert "1 row of Labels.csv is left out, because Data.xlsx does not have its recording: '10005'." in notes
+    assert "1 recording has no row in Labels.csv: '10006'." in notes
+
+
+def test_an_absent_consensus_is_noted(folder):
+    (folder / "Labels" / "Labels" / "Labels.csv").unlink()
+
+    notes = CORPUS.read(folder, "valence").notes
+
+    assert notes[0] == "There is no Labels.csv: the ratings are the means of the annotators."
+
+
+def test_no_rating_within_the_scale(folder):
+    table = folder / "Labels" / "Labels" / "Valence.csv"
+    table.write_text(table.read_text().replace("22210,1,2,2,2", "22210,9,,,"))
+
+    labels = CORPUS.read(folder, "valence")
+
+    assert _by_number(labels)[22210].rating is None
+    assert (
+        "1 clip has a valence outside the scale of 1 to 5 and none within; it is not rated: "
+        "'Audios/22210.wav'." in labels.notes
+    )

@@ -59,12 +59,27 @@ def test_song_video_and_other_files_are_left_out(folder, make_wav):
     ]
 
 
+def test_each_archive_in_its_own_folder(tmp_path, make_wav):
+    for name in NAMES:
+        make_wav(tmp_path / "Audio_Speech_Actors_01-24" / name)
+    make_wav(tmp_path / "Audio_Song_Actors_01-24" / "Actor_12" / "03-02-06-02-02-01-12.wav")
+
+    labels = CORPUS.read(tmp_path, "")
+
+    assert CORPUS.is_in(tmp_path)
+    assert [row.file for row in labels.rows] == [f"Audio_Speech_Actors_01-24/{name}" for name in NAMES]
+    assert [row.labels["speaker"] for row in labels.rows] == ["07", "07", "12", "12"]
+    assert labels.notes == [
+        "1 recording is video or song and is left out: "
+        "'Audio_Song_Actors_01-24/Actor_12/03-02-06-02-02-01-12.wav'."
+    ]
+
+
 def test_two_names_of_one_recording_are_noted(folder, make_wav):
     make_wav(folder / "Actor_07" / "03-01-03-01-02-02-07.wav")
 
     assert CORPUS.read(folder, "").notes == [
-        "Actor_07/03-01-03-01-02-01-07.wav and Actor_07/03-01-03-01-02-02-07.wav carry the same audio in the "
-        "published corpus."
+        "03-01-03-01-02-01-07.wav and 03-01-03-01-02-02-07.wav carry the same audio in the published corpus."
     ]
 
 

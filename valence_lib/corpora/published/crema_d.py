@@ -8,7 +8,7 @@ processedResults/tabulatedVotes.csv   the emotions that listeners perceive (opti
 import re
 from pathlib import Path, PurePosixPath
 
-from valence_lib.corpora.labels import LabelRow, Labels
+from valence_lib.corpora.labels import LabelRow, Labels, speaker_name
 from valence_lib.corpora.published.entry import PublishedCorpus
 from valence_lib.corpora.published.label_files import (
     Record,
@@ -17,6 +17,7 @@ from valence_lib.corpora.published.label_files import (
     parse_sex,
     read_records,
     recordings,
+    unread_ratings,
 )
 
 _EMOTIONS = {
@@ -38,7 +39,7 @@ def read(folder: Path, target: str) -> Labels:
         target: "", as CREMA-D has no ratings of valence.
 
     Raises:
-        CorpusError: a table cannot be read, or lacks a column.
+        CorpusError: a table cannot be read, lacks a column, or contradicts itself.
     """
     notes: list[str] = []
     demographics = folder / "VideoDemographics.csv"
@@ -48,14 +49,21 @@ def read(folder: Path, target: str) -> Labels:
     rows, strange = [], []
     for file in recordings(folder / "AudioWAV"):
         name = _NAME.fullmatch(PurePosixPath(file).stem)
-        if name:
+        if name and "/" not in file:
             rows.append(_row(f"AudioWAV/{file}", name, actors, perceived))
         else:
             strange.append(f"AudioWAV/{file}")
     notes += counted(
         strange,
-        "recording is left out: its name is not of the published form",
-        "recordings are left out: their names are not of the published form",
+        "recording is left out: it is in a folder below AudioWAV/, or its name is not of the published form",
+        "recordings are left out: they are in folders below AudioWAV/, or their names are not of the "
+        "published form",
+    )
+    unknown = {row.labels["speaker"] for row in rows} - actors.keys() if actors else set()
+    notes += counted(
+        sorted(unknown),
+        f"actor is not in {demographics.name}; the sex and the age are unknown",
+        f"actors are not in {demographics.name}; their sexes and ages are unknown",
     )
     notes += [
         f"{row.file} is reported to hold takes of all emotions."
@@ -63,6 +71,7 @@ def read(folder: Path, target: str) -> Labels:
         if PurePosixPath(row.file).stem == _SEVERAL_TAKES
     ]
     tables = [path for path in (demographics, votes) if path.is_file()]
+    notes += unread_ratings(folder, tables)
     return Labels(rows, "CREMA-D, with the labels in the names of its files", notes, tables)
 
 
@@ -87,10 +96,11 @@ def _row(
 
 def _actors(path: Path, notes: list[str]) -> dict[str, Record]:
     """The row of each actor, by the actor's number."""
+    columns = ("ActorID", "Age", "Sex")
     if not path.is_file():
         notes.append(f"There is no {path.name}: the actors' sexes and ages are unknown.")
         return {}
-    return first_of_each(read_records(path, ("ActorID", "Age", "Sex")), "ActorID", notes)
+    return first_of_each(read_records(path, columns), "ActorID", columns, notes, speaker_name)
 
 
 def _perceived(path: Path) -> dict[str, str] | None:

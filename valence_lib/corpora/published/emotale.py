@@ -10,10 +10,11 @@ a1_V is the valence that annotator a1 gives, A the arousal, D the dominance, and
 import re
 from pathlib import Path, PurePosixPath
 
-from valence_lib.corpora.labels import LabelRow, Labels
+from valence_lib.corpora.labels import LabelRow, Labels, speaker_name
 from valence_lib.corpora.published.entry import PublishedCorpus
 from valence_lib.corpora.published.label_files import (
     Record,
+    clip_name,
     counted,
     first_of_each,
     mean_rating,
@@ -21,6 +22,8 @@ from valence_lib.corpora.published.label_files import (
     parse_sex,
     read_records,
     recordings,
+    unread_ratings,
+    without_labels,
 )
 from valence_lib.errors import CorpusError
 
@@ -43,27 +46,33 @@ def read(folder: Path, target: str) -> Labels:
         target: "valence", "arousal", "dominance", or "" for the clips alone.
 
     Raises:
-        CorpusError: annotations.csv cannot be read, or lacks a column.
+        CorpusError: annotations.csv cannot be read, lacks a column, or contradicts itself.
     """
     notes: list[str] = []
     columns = {rater: f"{rater}_{_LETTERS[target]}" for rater in _RATERS} if target else {}
     perceived = [f"{rater}_cat" for rater in _RATERS]
     annotations, speaker_info = folder / "annotations.csv", folder / "speaker_info.csv"
-    records = read_records(annotations, ["file", *columns.values(), *perceived])
-    by_clip = first_of_each(records, "file", notes)
+    used = ["file", *columns.values(), *perceived]
+    clips = first_of_each(read_records(annotations, used), "file", used, notes)
     speakers = _speakers(speaker_info, notes)
-    rows = [_row(record, f"wav/{name}", columns, speakers) for name, record in by_clip.items()]
-    unlabelled = sorted(set(recordings(folder)) - {row.file for row in rows})
-    notes += counted(unlabelled, "recording has no labels", "recordings have no labels")
+    rows = [_row(record, f"wav/{record.cells['file']}", columns, speakers) for record in clips.values()]
+    unknown = {row.labels["speaker"] for row in rows} - {"", *speakers} if speakers else set()
+    notes += counted(
+        sorted(unknown),
+        f"speaker is not in {speaker_info.name}; the sex and the age are unknown",
+        f"speakers are not in {speaker_info.name}; their sexes and ages are unknown",
+    )
+    notes += without_labels(recordings(folder), {clip_name(row.file) for row in rows})
     rows.sort(key=lambda row: row.file)
     tables = [path for path in (annotations, speaker_info) if path.is_file()]
+    notes += unread_ratings(folder, tables)
     return Labels(rows, "EmoTale, with annotations.csv", notes, tables)
 
 
 def _row(
     record: Record, file: str, columns: dict[str, str], speakers: dict[str, tuple[str, str]]
 ) -> LabelRow:
-    name = _NAME.fullmatch(PurePosixPath(file).stem)
+    name = _NAME.fullmatch(PurePosixPath(file).stem.upper())
     language, speaker, emotion, sentence = name.groups() if name else _UNNAMED
     sex, age = speakers.get(speaker, ("", ""))
     by_rater, problems = parse_ratings(record, columns, _SCALE)
@@ -107,18 +116,28 @@ def _speakers(path: Path, notes: list[str]) -> dict[str, tuple[str, str]]:
         return {}
     sex = next((columns[name] for name in _SEX_COLUMNS if name in columns), "")
     age = columns.get("age", "")
+    described = [column for column in (sex, age) if column]
+    try:
+        by_number = first_of_each(records, speaker, described, notes, _speaker_number)
+    except CorpusError as error:
+        notes.append(f"{unknown}{error}")
+        return {}
     return {
-        re.sub(r"\D", "", record.cells[speaker]).zfill(3): (
-            parse_sex(record.cells.get(sex, "")),
-            record.cells.get(age, ""),
-        )
-        for record in records
+        number: (parse_sex(record.cells.get(sex, "")), record.cells.get(age, ""))
+        for number, record in by_number.items()
     }
+
+
+def _speaker_number(text: str) -> str:
+    """The number of a speaker as names of files have it, such as 001 for "1.0"; "" where there is none."""
+    found = re.fullmatch(r"\D*(\d+)\D*", speaker_name(text))
+    return found[1].zfill(3) if found else ""
 
 
 CORPUS = PublishedCorpus(
     name="EmoTale",
     marks=("annotations.csv", "wav/[DE][KN]_[0-9]*_[ABHNS]_[0-9].wav"),
+    remains=(("annotations.csv", "speaker_info.csv"), "the recordings in wav/, such as wav/DK_001_A_1.wav"),
     read=read,
     scales=dict.fromkeys(_LETTERS, _SCALE),
     content="800 acted sentences in Danish and English, 18 speakers, 5 emotions, rated by 3 annotators",

@@ -8,11 +8,12 @@ from pathlib import Path, PurePosixPath
 
 from valence_lib.corpora.labels import LabelRow, Labels
 from valence_lib.corpora.published.entry import PublishedCorpus
-from valence_lib.corpora.published.label_files import parse_rating, recordings
+from valence_lib.corpora.published.label_files import by_clip, parse_rating, recordings, unread_ratings
 from valence_lib.errors import ClipError
 
 _SCALE = (1.0, 5.0)
 _DIMENSIONS = ("valence", "arousal", "dominance")  # in the order of the names
+_PLACE = re.compile(r"Audio\d+/[^/]+\.wav", re.IGNORECASE)
 _RATINGS = re.compile(r"-(\d+)-(\d+)-(\d+)")
 
 
@@ -22,12 +23,19 @@ def read(folder: Path, target: str) -> Labels:
     Args:
         folder: with the folders Audio1, Audio2, ...
         target: "valence", "arousal", "dominance", or "" for the clips alone.
+
+    Raises:
+        CorpusError: two recordings have one name.
     """
-    rows = [_row(file, target) for file in recordings(folder)]
-    notes = [
+    notes: list[str] = []
+    chosen = by_clip(recordings(folder), _PLACE.fullmatch, notes)
+    rows = [_row(file, target) for file in sorted(chosen.values())]
+    notes.insert(
+        0,
         "The names of the speakers are not published. Clips of one recording (the label recording) may have "
-        "the same speaker."
-    ]
+        "the same speaker.",
+    )
+    notes += unread_ratings(folder, [])
     return Labels(rows, "ESCorpus-PE, with the ratings in the names of its files", notes)
 
 

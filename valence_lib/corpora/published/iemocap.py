@@ -14,11 +14,18 @@ stated by the letter of the turn: Ses01F_impro01_M003 is spoken by the man of se
 import codecs
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from valence_lib.corpora.labels import LabelRow, Labels
 from valence_lib.corpora.published.entry import PublishedCorpus
-from valence_lib.corpora.published.label_files import counted, parse_rating, recordings
+from valence_lib.corpora.published.label_files import (
+    by_clip,
+    clip_name,
+    counted,
+    parse_rating,
+    recordings,
+    without_labels,
+)
 from valence_lib.corpora.published.single_ratings import SingleRatings
 from valence_lib.errors import ClipError, CorpusError
 
@@ -41,6 +48,7 @@ _SCRIPTED = "script"
 _KINDS = {"impro": "improvised", _SCRIPTED: "scripted"}
 _EVALUATOR = "E"  # with which the names of raters begin who are not the actors
 _AUDIO = "Session[1-5]/sentences/wav"
+_PLACE = re.compile(r"Session\d/sentences/wav/([^/]+)/\1_[^/]+", re.IGNORECASE)
 _LABELS = "Session[1-5]/dialog/EmoEvaluation"
 _TURN_LINE = re.compile(r"\[[^\]]*\]\s+(\w+)\s+(\w+)\s+\[([^\]]*)\]\s*")
 _EXPECTED = "'[6.2901 - 8.2357] Ses01F_impro01_F000 neu [2.5000, 2.5000, 2.5000]'"
@@ -59,7 +67,7 @@ def read(folder: Path, target: str) -> Labels:
         target: "valence", "arousal", "dominance", or "" for the clips alone.
 
     Raises:
-        CorpusError: there are no label files, or none has the line of a turn.
+        CorpusError: there are no label files, none has the line of a turn, or a turn has two recordings.
     """
     paths = sorted(path for path in folder.glob(f"{_LABELS}/*.txt") if not path.name.startswith("."))
     if not paths:
@@ -68,11 +76,13 @@ def read(folder: Path, target: str) -> Labels:
             "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt and others. Copy them from the archive "
             "IEMOCAP_full_release."
         )
-    on_disk = {
-        PurePosixPath(file).stem: f"{place.relative_to(folder).as_posix()}/{file}"
+    notes: list[str] = []
+    files = [
+        f"{place.relative_to(folder).as_posix()}/{file}"
         for place in folder.glob(_AUDIO)
         for file in recordings(place)
-    }
+    ]
+    on_disk = by_clip(files, _PLACE.fullmatch, notes)
     found = _Found(target)
     for path in paths:
         found.add(path, path.relative_to(folder).parts[0])
@@ -82,8 +92,11 @@ def read(folder: Path, target: str) -> Labels:
             f"the {len(paths)} label files of IEMOCAP at '{folder.name}' have no line such as {_EXPECTED}; "
             f"see {first}. Restore them as they are published."
         )
-    rows = [_row(name, turn, on_disk.get(name), target, found.singles) for name, turn in found.turns.items()]
-    notes = counted(
+    rows = [
+        _row(name, turn, on_disk.get(clip_name(name)), target, found.singles)
+        for name, turn in found.turns.items()
+    ]
+    notes += counted(
         found.repeated,
         "turn has labels in several places; the first count",
         "turns have labels in several places; the first count",
@@ -95,8 +108,7 @@ def read(folder: Path, target: str) -> Labels:
     if found.n_self_reports:
         notes.append(f"{found.n_self_reports:,} ratings of turns by their own actors are left out.")
     notes += found.singles.notes()
-    unlabelled = [file for stem, file in on_disk.items() if stem not in found.turns]
-    notes += counted(unlabelled, "recording has no labels", "recordings have no labels")
+    notes += without_labels(on_disk.values(), {clip_name(name) for name in found.turns})
     rows.sort(key=lambda row: row.file)
     return Labels(rows, "IEMOCAP, with dialog/EmoEvaluation", notes, paths)
 
@@ -186,6 +198,7 @@ def _row(name: str, turn: _Turn, file: str | None, target: str, singles: SingleR
 CORPUS = PublishedCorpus(
     name="IEMOCAP",
     marks=(f"{_AUDIO}/Ses0[1-5][FM]_*",),
+    remains=((_LABELS,), "the recordings in Session1/sentences/wav/ and those of the other sessions"),
     read=read,
     scales=dict.fromkeys(_DIMENSIONS, _SCALE),
     content="10,039 turns (12 hours) of scripted and improvised English dialogues, 10 actors in 5 sessions",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from valence_lib.corpora.file_kinds import is_clutter
+from valence_lib.corpora.file_kinds import is_clutter, name_text
 from valence_lib.corpora.published import (
     crema_d,
     emodb,
@@ -17,6 +17,8 @@ from valence_lib.corpora.published import (
     ravdess,
 )
 from valence_lib.corpora.published.entry import PublishedCorpus
+
+_ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 
 # First those with ratings.
 PUBLISHED: Sequence[PublishedCorpus] = (
@@ -38,10 +40,27 @@ def recognise(folder: Path) -> tuple[PublishedCorpus, Path] | None:
 
     None where the folder holds none that is known.
     """
-    entries = [entry for entry in folder.iterdir() if not is_clutter(entry.name)]
-    places = [folder, *(entry for entry in entries if entry.is_dir() and len(entries) == 1)]
-    for place in places:
+    for place in _places(folder):
         for corpus in PUBLISHED:
-            if all(next(place.glob(mark), None) is not None for mark in corpus.marks):
+            if corpus.is_in(place):
                 return corpus, place
     return None
+
+
+def incomplete(folder: Path) -> str:
+    """What a folder lacks that looks like a part of a published corpus; "" for other folders."""
+    for place in _places(folder):
+        for corpus in PUBLISHED:
+            if corpus.is_partly_in(place):
+                return (
+                    f"'{name_text(place.name)}' looks like a part of {corpus.name}; expected "
+                    f"{corpus.remains[1]}. Copy them from the archive of the corpus."
+                )
+    return ""
+
+
+def _places(folder: Path) -> list[Path]:
+    """A folder, and its only folder where there is nothing beside it but archives, as after unpacking."""
+    entries = [entry for entry in folder.iterdir() if not is_clutter(entry.name)]
+    others = [entry for entry in entries if entry.is_dir() or entry.suffix.lower() not in _ARCHIVES]
+    return [folder, *(entry for entry in others if entry.is_dir() and len(others) == 1)]

@@ -14,13 +14,22 @@ from pathlib import Path, PurePosixPath
 
 from valence_lib.corpora.labels import LabelRow, Labels
 from valence_lib.corpora.published.entry import PublishedCorpus
-from valence_lib.corpora.published.label_files import counted, parse_rating, recordings
+from valence_lib.corpora.published.label_files import (
+    by_clip,
+    clip_name,
+    counted,
+    nearest,
+    parse_rating,
+    recordings,
+    without_labels,
+)
 from valence_lib.corpora.published.msp_lines import EMOTIONS, LETTERS, Evaluation, read_evaluations
 from valence_lib.corpora.published.single_ratings import SingleRatings
 from valence_lib.errors import ClipError, CorpusError
 
 _SCALE = (1.0, 5.0)
 _LABEL_FILE = "Eval*tion.txt"
+_PLACE = re.compile(r"(audio/)?session\d+/S\d+[AHNS]/[PRST]/[^/]+", re.IGNORECASE)
 _NAME = re.compile(r"MSP-IMPROV-(S\d+)([AHNS])-(([FM])(\d+))-([PRST])-\w+")
 _KINDS = {"P": "natural", "R": "read", "S": "improvised", "T": "target"}
 _OF_THE_SENTENCE = {"read", "target"}  # whose speaker says the sentence that the name states
@@ -39,9 +48,10 @@ def read(folder: Path, target: str) -> Labels:
             that higher is more active.
 
     Raises:
-        CorpusError: the label file is absent, or holds no labels.
+        CorpusError: the label file is absent or holds no labels, or there are two.
     """
-    path = next(iter(sorted(folder.glob(_LABEL_FILE))), None)
+    notes = [_REVERSED] if target == "arousal" else []
+    path = nearest(folder.glob(_LABEL_FILE), lambda _: 0, folder, notes)
     if path is None:
         raise CorpusError(
             f"MSP-IMPROV at '{folder.name}' has no Evalution.txt or Evaluation.txt, which holds its labels. "
@@ -56,17 +66,16 @@ def read(folder: Path, target: str) -> Labels:
                 repeated.append(stem)
         elif target:
             singles.add(stem, evaluation.rater, *evaluation.rating(target))
-    on_disk = {PurePosixPath(file).stem: file for file in recordings(folder) if file.lower().endswith(".wav")}
-    rows = [_row(stem, clip, on_disk.get(stem), target, singles) for stem, clip in clips.items()]
-    notes = [_REVERSED] if target == "arousal" else []
+    files = [file for file in recordings(folder) if file.lower().endswith(".wav")]  # and not the videos
+    on_disk = by_clip(files, _PLACE.fullmatch, notes)
+    rows = [_row(stem, clip, on_disk.get(clip_name(stem)), target, singles) for stem, clip in clips.items()]
     notes += counted(
         repeated,
         "clip has labels in several places; the first count",
         "clips have labels in several places; the first count",
     )
     notes += singles.notes()
-    unlabelled = [file for stem, file in on_disk.items() if stem not in clips]
-    notes += counted(unlabelled, "recording has no labels", "recordings have no labels")
+    notes += without_labels(on_disk.values(), {clip_name(stem) for stem in clips})
     rows.sort(key=lambda row: row.file)
     return Labels(rows, f"MSP-IMPROV, with {path.name}", notes, [path])
 
@@ -110,6 +119,7 @@ def _oriented(rating: float, target: str) -> float:
 CORPUS = PublishedCorpus(
     name="MSP-IMPROV",
     marks=(_LABEL_FILE, "[AaSs]*/**/MSP-IMPROV-S*.wav"),
+    remains=((_LABEL_FILE,), "the recordings in session1/ to session6/"),
     read=read,
     scales=dict.fromkeys(LETTERS, _SCALE),
     content="8,438 turns (9.5 hours) of improvised and read English speech, 12 actors in 6 sessions",

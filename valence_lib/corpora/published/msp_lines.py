@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from valence_lib.corpora.published.label_files import read_text
 from valence_lib.errors import CorpusError
 
 LETTERS = {"valence": "V", "arousal": "A", "dominance": "D"}
@@ -79,11 +80,11 @@ def read_evaluations(path: Path) -> list[Evaluation]:
     """Read a file of such lines, in their order.
 
     Raises:
-        CorpusError: no line is about a clip.
+        CorpusError: it is no text, or no line is about a clip.
     """
     found: list[Evaluation] = []
     clip = ""
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = read_text(path).splitlines()
     for number, line in enumerate(lines, 1):
         place = f"line {number} of {path.name!r}"
         if line.partition(";")[0].strip().lower().endswith(_CLIP):

@@ -12,20 +12,28 @@ Speakers of Test1 may also be in Test2 and Test3, so that these must not be trai
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from valence_lib.corpora.labels import SUBSET_OF, UNKNOWN, LabelRow, Labels
+from valence_lib.corpora.labels import SUBSET_OF, LabelRow, Labels, speaker_name
 from valence_lib.corpora.published.entry import PublishedCorpus
 from valence_lib.corpora.published.label_files import (
     Record,
+    by_clip,
+    check_columns,
+    clip_name,
     counted,
+    encoding_of,
     first_of_each,
+    nearest,
     parse_rating,
     parse_sex,
     read_records,
+    read_text,
     recordings,
+    without_labels,
 )
 from valence_lib.corpora.published.msp_lines import EMOTIONS, LETTERS, parse_evaluation, read_evaluations
 from valence_lib.corpora.published.single_ratings import SingleRatings
@@ -42,9 +50,13 @@ _DETAILED = ("labels_detailed.csv", "labels_detailed.json", "labels.txt")
 _WORKERS = ("workerid", "workers", "worker")  # the column of the rater's name differs between releases
 _SUBSETS = {**SUBSET_OF, "test1": "test"}
 _LEFT_OUT = {"test2", "test3"}
-_PARTITION = re.compile(r"\s*(\w+)\s*;\s*(\S+\.wav)\W*")
-_SEX_OF = re.compile(r"\s*Speaker_\s*(\w+)\s*;\s*(\w+)\W*")
-_SPEAKER_OF = re.compile(r"\s*(\S+\.wav)\s*;\s*(?:Speaker_)?\s*(\w+)\W*")
+_PLACE = re.compile(r"Audios?/.*\.wav", re.IGNORECASE)
+_LABEL_FOLDERS = {"label", "labels"}
+_PARTITIONS = ("Partition.txt", "Partitions.txt")
+_PARTITION = re.compile(r"\s*(?P<value>\w+)\s*;\s*(?P<name>\S+\.wav)\W*", re.IGNORECASE)
+_SEX_OF = re.compile(r"\s*Speaker_\s*(?P<name>\w+)\s*;\s*(?P<value>\w+)\W*")
+_SPEAKER_OF = re.compile(r"\s*(?P<name>\S+\.wav)\s*;\s*(?:Speaker_)?\s*(?P<value>\w+)\W*", re.IGNORECASE)
+_HEADER = re.compile(r"\s*\"?filename\"?\s*([,;\t|])", re.IGNORECASE)
 
 
 def read(folder: Path, target: str) -> Labels:
@@ -55,36 +67,40 @@ def read(folder: Path, target: str) -> Labels:
         target: "valence", "arousal", "dominance", or "" for the clips alone.
 
     Raises:
-        CorpusError: there are no labels, or they cannot be read.
+        CorpusError: there are no labels, they cannot be read, or they contradict each other.
     """
-    consensus, detailed = _label_file(folder, _CONSENSUS), _label_file(folder, _DETAILED)
+    notes: list[str] = []
+    consensus = _consensus_file(folder, notes)
     if consensus is None:
         raise CorpusError(
             f"MSP-Podcast at '{folder.name}' has no labels; expected Labels/labels_consensus.csv, the same "
             "as .json, or Labels/labels.txt. Copy them from the archive of the corpus."
         )
-    notes: list[str] = []
+    beside = (consensus.with_name(name) for name in _DETAILED)
+    detailed = next((path for path in beside if path.is_file()), None)
     records, further = _records(consensus, folder, notes)
-    by_clip = first_of_each(records, "filename", notes)
+    clips = first_of_each(records, "filename", _REQUIRED, notes)
     left_out = {
-        name: None for name, record in by_clip.items() if record.cells["split_set"].lower() in _LEFT_OUT
+        name: record.cells["filename"]
+        for name, record in clips.items()
+        if record.cells["split_set"].lower() in _LEFT_OUT
     }
     singles = SingleRatings(_SCALE)
     for clip, *rating in _single_ratings(detailed, target) if target and detailed else ():
-        if clip not in left_out:
+        if clip_name(clip) not in left_out:
             singles.add(clip, *rating)
     audio = sorted(path for path in folder.glob("Audio*") if path.is_dir())
-    on_disk = {
-        file.rpartition("/")[2]: f"{place.name}/{file}" for place in audio for file in recordings(place)
-    }
+    files = [f"{place.name}/{file}" for place in audio for file in recordings(place)]
+    on_disk = by_clip(files, _PLACE.fullmatch, notes)
+    absent = audio[0].name if audio else "Audios"  # where a recording is expected that is absent
     rows = [
-        _row(record, on_disk.get(name, f"{audio[0].name if audio else 'Audios'}/{name}"), target, singles)
-        for name, record in by_clip.items()
+        _row(record, on_disk.get(name, f"{absent}/{record.cells['filename']}"), target, singles)
+        for name, record in clips.items()
         if name not in left_out
     ]
     rows.sort(key=lambda row: row.file)
     notes += counted(
-        list(left_out),
+        list(left_out.values()),
         "clip of Test2 or Test3 is left out, because speakers of Test1 may be in them",
         "clips of Test2 and Test3 are left out, because speakers of Test1 may be in them",
     )
@@ -96,19 +112,22 @@ def read(folder: Path, target: str) -> Labels:
     if target and not detailed:
         notes.append("There are no ratings of single raters: Labels/labels_detailed.csv is absent.")
     notes += singles.notes()
-    unlabelled = [file for name, file in on_disk.items() if name not in by_clip]
-    notes += counted(unlabelled, "recording has no labels", "recordings have no labels")
+    notes += without_labels(on_disk.values(), clips.keys())
     tables = dict.fromkeys(path for path in (consensus, detailed, *further) if path)
     form = f"MSP-Podcast, with {consensus.relative_to(folder).as_posix()}"
     return Labels(rows, form, notes, list(tables))
 
 
-def _label_file(folder: Path, names: Sequence[str]) -> Path | None:
-    """The first of some files that is in the folder of labels, or below it."""
-    for name in names:
-        if found := sorted(folder.glob(f"[Ll]abel*/**/{name}")):
-            return found[0]
-    return None
+def _consensus_file(folder: Path, notes: list[str]) -> Path | None:
+    """The file of the labels, rather in Labels/ itself than in a folder of backups."""
+    found = [path for path in folder.glob("[Ll]abel*/**/*") if path.name in _CONSENSUS]
+
+    def rank(path: Path) -> tuple[bool, int, int]:
+        parts = path.relative_to(folder).parts
+        return parts[0].lower() not in _LABEL_FOLDERS, len(parts), _CONSENSUS.index(path.name)
+
+    name = min(found, key=rank).name if found else ""
+    return nearest([path for path in found if path.name == name], rank, folder, notes)
 
 
 def _row(record: Record, file: str, target: str, singles: SingleRatings) -> LabelRow:
@@ -116,10 +135,11 @@ def _row(record: Record, file: str, target: str, singles: SingleRatings) -> Labe
     subset = _SUBSETS.get(cells["split_set"].lower(), "")
     try:
         if not subset:
+            where = cells.get("split_place", f"Split_Set in {record.place}")
             raise ClipError(
                 "subset unknown",
-                f"Split_Set in {record.place} is {cells['split_set']!r}; expected Train, Validation, "
-                "Development, Test1, Test2 or Test3.",
+                f"{where} is {cells['split_set']!r}; expected Train, Validation, Development, Test1, "
+                "Test2 or Test3.",
             )
         if target:
             column = _COLUMNS[target]
@@ -133,7 +153,7 @@ def _row(record: Record, file: str, target: str, singles: SingleRatings) -> Labe
         by_rater=singles.of(cells["filename"]),
         subset=subset,
         labels={
-            "speaker": "" if cells["spkrid"].lower() in UNKNOWN else cells["spkrid"],
+            "speaker": speaker_name(cells["spkrid"]),
             "sex": parse_sex(cells["gender"]),
             "language": "en",
             "sentence": "",
@@ -156,8 +176,18 @@ def _records(path: Path, folder: Path, notes: list[str]) -> tuple[list[Record], 
 
 
 def _load_json(path: Path, content: str) -> Mapping[str, Mapping[str, Any]]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            raise CorpusError(
+                f"{path.name!r} has the key {counts.most_common(1)[0][0]!r} twice in one object; expected "
+                "each key once. Remove the wrong one, or restore the file as it is published."
+            )
+        return found
+
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8-sig"))
+        loaded = json.loads(read_text(path), object_pairs_hook=unique)
     except ValueError as error:
         raise CorpusError(
             f"{path.name!r} cannot be read as JSON: {error}. Restore it as it is published."
@@ -187,11 +217,11 @@ def _records_from_json(path: Path) -> list[Record]:
 def _records_from_text(path: Path, folder: Path, notes: list[str]) -> tuple[list[Record], list[Path]]:
     """The labels of labels.txt, with speakers and subsets from their own files; and these files."""
     speakers_file, partition_file = (
-        next(iter(sorted(folder.glob(pattern))), None) for pattern in ("Speaker_ids.txt", "Partition*.txt")
+        nearest(filter(Path.is_file, map(folder.joinpath, names)), lambda _: 0, folder, notes)
+        for names in (("Speaker_ids.txt",), _PARTITIONS)
     )
-    sexes = dict(_matches(speakers_file, _SEX_OF))
-    speakers = dict(_matches(speakers_file, _SPEAKER_OF))
-    subsets = {name: subset for subset, name in _matches(partition_file, _PARTITION)}
+    sexes, speakers = _stated(speakers_file, _SEX_OF), _stated(speakers_file, _SPEAKER_OF)
+    subsets = _stated(partition_file, _PARTITION)
     if not speakers:
         notes.append("The speakers are unknown: Speaker_ids.txt is absent or does not name them.")
     if not subsets:
@@ -203,18 +233,35 @@ def _records_from_text(path: Path, folder: Path, notes: list[str]) -> tuple[list
     for clip in read_evaluations(path):
         if clip.rater:
             continue
-        speaker = speakers.get(clip.clip, "")
+        name = clip_name(clip.clip)
+        speaker, _ = speakers.get(name, ("", ""))
+        sex, _ = sexes.get(clip_name(speaker), ("", ""))
+        subset, place = subsets.get(name, ("", ""))
         cells = {column.lower(): clip.ratings[LETTERS[target]] for target, column in _COLUMNS.items()}
         cells |= {"filename": clip.clip, "emoclass": clip.emotion, "spkrid": speaker}
-        cells |= {"gender": sexes.get(speaker, ""), "split_set": subsets.get(clip.clip, "")}
+        cells |= {"gender": sex, "split_set": subset}
+        cells["split_place"] = f"the subset in {place or f'{_PARTITIONS[0]!r}, which lacks the clip,'}"
         records.append(Record(clip.place, cells))
     return records, [file for file in (speakers_file, partition_file) if file]
 
 
-def _matches(path: Path | None, form: re.Pattern[str]) -> Iterator[tuple[str, str]]:
-    """Both groups of each line that has a form."""
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines() if path else []
-    return ((found[1], found[2]) for line in lines if (found := form.fullmatch(line)))
+def _stated(path: Path | None, form: re.Pattern[str]) -> dict[str, tuple[str, str]]:
+    """What the lines of a form state about clips or speakers: by `clip_name`, the value and its place.
+
+    Raises:
+        CorpusError: two lines contradict each other.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for number, line in enumerate(read_text(path).splitlines() if path else (), 1):
+        if (match := form.fullmatch(line)) and path:
+            stated = match["value"], f"line {number} of {path.name!r}"
+            value, place = found.setdefault(clip_name(match["name"]), stated)
+            if value.casefold() != stated[0].casefold():
+                raise CorpusError(
+                    f"{place} and {stated[1]} contradict each other about {match['name']!r}: {value!r} and "
+                    f"{stated[0]!r}. Remove the wrong line."
+                )
+    return found
 
 
 # The ratings of single workers
@@ -242,9 +289,12 @@ def _single_ratings(path: Path, target: str) -> Iterator[tuple[str, str, str, st
 
 def _single_ratings_from_csv(path: Path, target: str) -> Iterator[tuple[str, str, str, str]]:
     """From a column for each value, or from one column of texts as in labels.txt."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file)
+    with path.open(encoding=encoding_of(path), errors="replace", newline="") as file:
+        separator = _HEADER.match(file.readline())
+        file.seek(0)
+        reader = csv.reader(file, delimiter=separator[1] if separator else ",")
         header = [name.strip().lower() for name in next(reader, [])]
+        check_columns(header, path)
         worker = next((header.index(name) for name in _WORKERS if name in header), None)
         if (
             not header
@@ -269,6 +319,7 @@ def _single_ratings_from_csv(path: Path, target: str) -> Iterator[tuple[str, str
 CORPUS = PublishedCorpus(
     name="MSP-Podcast",
     marks=("Audio*/**/MSP-PODCAST_*.wav",),
+    remains=(("[Ll]abel*/**/labels_con[sc]ensus.*",), "the recordings in Audios/"),
     read=read,
     scales=dict.fromkeys(LETTERS, _SCALE),
     content="turns of English podcasts (release 1.12: 207,136 turns, 324 hours), each with 5 ratings or more",

@@ -7,15 +7,17 @@ data.tsv                       file_id, emotion, raw_text, normalized_text, spea
 import re
 from pathlib import Path, PurePosixPath
 
-from valence_lib.corpora.labels import LabelRow, Labels
+from valence_lib.corpora.labels import LabelRow, Labels, speaker_name
 from valence_lib.corpora.published.entry import PublishedCorpus
 from valence_lib.corpora.published.label_files import (
     Record,
-    counted,
+    clip_name,
     first_of_each,
     parse_sex,
     read_records,
     recordings,
+    unread_ratings,
+    without_labels,
 )
 
 _EMOTIONS = {
@@ -33,24 +35,25 @@ def read(folder: Path, target: str) -> Labels:
         target: "", as nEMO has no ratings.
 
     Raises:
-        CorpusError: data.tsv cannot be read, or lacks a column.
+        CorpusError: data.tsv cannot be read, lacks a column, or contradicts itself.
     """
     notes: list[str] = []
     table = folder / "data.tsv"
-    clips = first_of_each(read_records(table, _COLUMNS), "file_id", notes)
-    rows = sorted((_row(name, record) for name, record in clips.items()), key=lambda row: row.file)
-    unlabelled = sorted(set(recordings(folder)) - {row.file for row in rows})
-    notes += counted(unlabelled, "recording has no labels", "recordings have no labels")
+    clips = first_of_each(read_records(table, _COLUMNS), "file_id", _COLUMNS, notes)
+    rows = sorted(map(_row, clips.values()), key=lambda row: row.file)
+    notes += without_labels(recordings(folder), {clip_name(row.file) for row in rows})
+    notes += unread_ratings(folder, [table])
     return Labels(rows, "nEMO, with data.tsv", notes, [table])
 
 
-def _row(name: str, record: Record) -> LabelRow:
+def _row(record: Record) -> LabelRow:
+    name = record.cells["file_id"]
     sentence = re.search(r"_(\d+)$", PurePosixPath(name).stem)
     return LabelRow(
         place=record.place,
         file=f"samples/{name}",
         labels={
-            "speaker": record.cells["speaker_id"],
+            "speaker": speaker_name(record.cells["speaker_id"]),
             "sex": parse_sex(record.cells["gender"]),
             "age": record.cells["age"],
             "language": "pl",

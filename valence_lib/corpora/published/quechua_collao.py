@@ -17,12 +17,16 @@ from valence_lib.corpora.published.entry import PublishedCorpus
 from valence_lib.corpora.published.label_files import (
     OUTSIDE,
     Record,
+    clip_name,
     counted,
     first_of_each,
     mean_rating,
+    nearest,
     parse_ratings,
     read_records,
     recordings,
+    unread_ratings,
+    without_labels,
 )
 from valence_lib.errors import ClipError, CorpusError
 
@@ -33,6 +37,7 @@ _EMOTIONS = {
     **{"excited": "excitement", "fear": "fear", "happy": "happiness", "neutral": "neutral"},
     **{"sad": "sadness", "sadness": "sadness", "sleepy": "sleepiness"},
 }
+_CLIP_COLUMNS = ("Emotion", "Actor", "File")
 _RATER = re.compile(r"(N|rater|annotator)[ _]?\d+", re.IGNORECASE)
 _ACTOR = re.compile(r"(a?)\s*([1-6])[\W_]*", re.IGNORECASE)
 _ITEM = re.compile(r"([A-Z])\s*(\d{3}|[oO]\d\d)(?!\d)")  # one file name has the letter o for a zero
@@ -48,40 +53,59 @@ def read(folder: Path, target: str) -> Labels:
         target: "valence", "arousal", "dominance", or "" for the clips alone.
 
     Raises:
-        CorpusError: a table is absent, cannot be read, or lacks a column.
+        CorpusError: a table is absent, cannot be read, lacks a column, or contradicts itself.
     """
     notes: list[str] = []
-    tables = _tables(folder)
-    clips = first_of_each(_numbered(_workbook(tables), ("Emotion", "Actor", "File")), "Audio", notes)
+    names = ("data.xlsx", *(("labels.csv", f"{target}.csv") if target else ()))
+    tables = _tables(folder, names, notes)
+    clips = first_of_each(_numbered(_workbook(tables), _CLIP_COLUMNS), "Audio", _CLIP_COLUMNS, notes)
     consensus = _consensus(tables, target, notes) if target else {}
     annotators = _annotators(tables, target, notes) if target else {}
-    rows, outside = [], []
+    if target:
+        notes += _unmatched_notes(clips, consensus, annotators, target)
+    rows: list[LabelRow] = []
+    outside: list[str] = []
+    unrated: list[str] = []
     for number, record in clips.items():
         row, is_outside = _row(number, record, target, consensus.get(number), annotators.get(number))
         rows.append(row)
-        outside += [row.file] * is_outside
+        if is_outside:
+            (unrated if row.rating is None else outside).append(row.file)
     rows.sort(key=lambda row: row.file)
     notes += counted(
         sorted(outside),
         f"clip has a {target} outside the scale of 1 to 5; its rating is the mean of those within",
         f"clips have a {target} outside the scale of 1 to 5; their ratings are the means of those within",
     )
+    notes += counted(
+        sorted(unrated),
+        f"clip has a {target} outside the scale of 1 to 5 and none within; it is not rated",
+        f"clips have a {target} outside the scale of 1 to 5 and none within; they are not rated",
+    )
     notes += _actor_notes(clips, rows)
-    unlabelled = sorted(set(recordings(folder)) - {row.file for row in rows})
-    notes += counted(unlabelled, "recording has no labels", "recordings have no labels")
-    names = ("data.xlsx", *(("labels.csv", f"{target}.csv") if target else ()))
+    notes += without_labels(recordings(folder), {clip_name(row.file) for row in rows})
+    notes += unread_ratings(folder, [])
     used = [tables[name] for name in names if name in tables]
     return Labels(rows, "Quechua Collao, with Data.xlsx and the tables of Labels/", notes, used)
 
 
-def _tables(folder: Path) -> dict[str, Path]:
-    """The tables of the folders Data and Labels by their file's name in lower case."""
-    found = [path for parent in ("Data", "Labels") for path in (folder / parent).rglob("*.*")]
-    return {
-        path.name.lower(): path
-        for path in sorted(found, reverse=True)  # of two of one name, the first stays
-        if path.suffix.lower() in (".csv", ".xlsx") and not is_clutter(path.name)
-    }
+def _tables(folder: Path, used: Sequence[str], notes: list[str]) -> dict[str, Path]:
+    """The tables of the folders Data and Labels by their file's name in lower case.
+
+    Of several with one name, such as backups, that in the published folder is taken, else that in the fewest.
+    """
+
+    def rank(path: Path) -> tuple[bool, int]:
+        place, kind = path.parent.relative_to(folder), "Data" if path.suffix.lower() == ".xlsx" else "Labels"
+        return place.as_posix() not in (kind, f"{kind}/{kind}"), len(place.parts)
+
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for path in (path for parent in ("Data", "Labels") for path in (folder / parent).rglob("*.*")):
+        if path.suffix.lower() in (".csv", ".xlsx") and not is_clutter(path.name):
+            by_name[path.name.lower()].append(path)
+    tables = {name: min(paths, key=rank) for name, paths in by_name.items()}
+    chosen = {name: nearest(by_name[name], rank, folder, notes) for name in used if name in by_name}
+    return tables | {name: path for name, path in chosen.items() if path}
 
 
 def _workbook(tables: Mapping[str, Path]) -> Path:
@@ -107,8 +131,9 @@ def _numbered(path: Path, required: Sequence[str]) -> list[Record]:
 def _consensus(tables: Mapping[str, Path], target: str, notes: list[str]) -> dict[str, Record]:
     """The rows of the consensus by the number of the recording."""
     if path := tables.get("labels.csv"):
-        return first_of_each(_numbered(path, (target.title(),)), "Audio", notes)
+        return first_of_each(_numbered(path, (target.title(),)), "Audio", (target.title(),), notes)
     if f"{target}.csv" in tables:
+        notes.append("There is no Labels.csv: the ratings are the means of the annotators.")
         return {}
     name = target.title()
     raise CorpusError(
@@ -130,7 +155,29 @@ def _annotators(tables: Mapping[str, Path], target: str, notes: list[str]) -> di
             f"the table {path.name!r} has the columns {', '.join(records[0].cells)}; expected Audio, and a "
             "column for each annotator: N1, N2, N3, N4."
         )
-    return first_of_each(records, "Audio", notes)
+    return first_of_each(records, "Audio", _raters(records[0]).values(), notes)
+
+
+def _unmatched_notes(
+    clips: Mapping[str, Record],
+    consensus: Mapping[str, Record],
+    annotators: Mapping[str, Record],
+    target: str,
+) -> list[str]:
+    """Notes about rows of ratings that name no clip, and about clips without a row."""
+    notes = []
+    for name, records in (("Labels.csv", consensus), (f"{target.title()}.csv", annotators)):
+        notes += counted(
+            sorted(records.keys() - clips.keys()),
+            f"row of {name} is left out, because Data.xlsx does not have its recording",
+            f"rows of {name} are left out, because Data.xlsx does not have their recordings",
+        )
+        notes += counted(
+            sorted(clips.keys() - records.keys()) if records else [],
+            f"recording has no row in {name}",
+            f"recordings have no row in {name}",
+        )
+    return notes
 
 
 def _raters(record: Record) -> dict[str, str]:
@@ -210,6 +257,7 @@ def _actor_notes(clips: Mapping[str, Record], rows: Sequence[LabelRow]) -> list[
 CORPUS = PublishedCorpus(
     name="Quechua Collao",
     marks=("Audios/[0-9]*.wav", "Data/**/*.xlsx"),
+    remains=(("Data/**/Data.xlsx",), "the recordings in Audios/"),
     read=read,
     scales=dict.fromkeys(_DIMENSIONS, _SCALE),
     content="12,420 acted words and sentences in Quechua Collao, 6 actors, 9 emotions, rated by 4 annotators",

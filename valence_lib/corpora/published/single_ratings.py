@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from valence_lib.corpora.published.label_files import counted, parse_rating
+from valence_lib.corpora.published.label_files import clip_name, counted, parse_rating
 from valence_lib.errors import ClipError
 
 
@@ -26,7 +26,7 @@ class SingleRatings:
         """Add a rating.
 
         Args:
-            clip: its name.
+            clip: the name of its file, with or without folders and suffix.
             rater: the rater's name.
             text: the rating as the file has it.
             where: the place of the text, such as "V in line 7 of 'labels.txt'".
@@ -38,14 +38,14 @@ class SingleRatings:
             return
         if rating is None:
             self._missing.append(clip)
-        elif rater in self._by_clip[clip]:
+        elif rater in (of_clip := self._by_clip[clip_name(clip)]):
             self._repeated.append(clip)
         else:
-            self._by_clip[clip][rater] = rating
+            of_clip[rater] = rating
 
     def of(self, clip: str) -> Mapping[str, float]:
         """The ratings of a clip by their raters."""
-        return self._by_clip.get(clip, {})
+        return self._by_clip.get(clip_name(clip), {})
 
     def notes(self) -> list[str]:
         """What was left out, a sentence each."""

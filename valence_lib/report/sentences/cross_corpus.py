@@ -50,7 +50,7 @@ def protocol(results: Results) -> str:
     for corpus in corpora:
         name = literal(corpus["name"])
         if corpus["folds"] and corpus["by"] == "random":
-            why = f"does not name the speaker of {corpus['unnamed']:,} clips"
+            why = f"does not name the speaker of {corpus['unnamed']:,} clip{'s' * (corpus['unnamed'] > 1)}"
             if not corpus["unnamed"]:
                 why = f"has {corpus['speakers']} speaker{'s' * (corpus['speakers'] > 1)}"
             sentences.append(
