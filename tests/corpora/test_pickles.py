@@ -9,7 +9,6 @@ import re
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -412,11 +411,10 @@ def test_a_long_list_of_numpy_scalars_is_read(tmp_path: Path, dtype: str, protoc
     np.testing.assert_array_equal(clip.audio, written)
 
 
-def test_many_keys_of_one_dict_in_many_places_take_little_time(tmp_path: Path):
+def test_many_keys_of_one_dict_in_many_places_are_visited_once(tmp_path: Path):
+    # The keys of all places together would take hours.
     clip = {"audio_data": LEFT} | {f"key {i}": 0 for i in range(10_000)} | {"x" * 1_000_000: 0}
-    start = time.perf_counter()
     assert len(read(tmp_path, pickle.dumps([clip] * 100_000))) == 100_000
-    assert time.perf_counter() - start < 10
 
 
 def test_references_are_shared_and_not_copied(tmp_path: Path):

@@ -64,7 +64,7 @@ def test_the_target_is_that_of_the_run(run, shown, tmp_path):
     warmth = replace(run, target=Target("vocal_warmth", 0, 100))
     soundfile.write(tmp_path / "mine.wav", 0.1 * np.sin(np.arange(8000) / 20), 8000)
     widgets.show_recording(tmp_path / "mine.wav", warmth)
-    assert r"Predicted vocal\_warmth of `mine.wav`" in shown[-1]["text/plain"]
+    assert r"Predicted vocal_warmth of `mine.wav`" in shown[-1]["text/plain"]
     demo = open_corpus("demo")
     widgets.show_clip(demo, demo.ids[0], warmth)
     assert "Vocal_warmth" in shown[-1]["text/html"] and "alence" not in shown[-1]["text/html"]
@@ -76,7 +76,7 @@ def test_the_name_of_a_recording_is_shown_as_it_is(run, shown, tmp_path):
     widgets.show_recording(path, run)
     text = shown[-1]["text/plain"]
     assert text.startswith(
-        "\\*a\\* \\`b\\` <span>\\$</span>c<span>\\$</span>\\.wav cannot be used: unreadable: "
+        "\\*a\\* \\`b\\` <span>\\$</span>c<span>\\$</span>.wav cannot be used: unreadable: "
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from toy import FEATURES, make_clips, make_training_data
 
-from valence_lib.errors import RunError, TrainingError
+from valence_lib.errors import RunError, SettingsError, TrainingError
 from valence_lib.models.build import build_model
 from valence_lib.registry import COURSE_MODELS, NETWORKS, training_settings
 from valence_lib.settings import TrainingSettings
@@ -270,6 +270,17 @@ def test_the_digest_of_the_data_covers_all_that_a_training_uses(training_data, s
     assert training_data.rows("validation").tolist() == list(range(48, 64))
 
 
+def test_a_processor_without_bfloat16_is_refused_before_anything_is_written(
+    training_data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "has_bfloat16", lambda: False)
+    message = r"PRECISION=bfloat16 was given, .* this processor lacks .*; expected PRECISION=float32"
+    with pytest.raises(SettingsError, match=message):
+        _train(training_data, tmp_path / "run", _settings("CNN", precision="bfloat16"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not loop.has_bfloat16(), reason="the processor has no AVX-512")
 @pytest.mark.parametrize("model", NETWORKS)
 def test_products_in_half_precision_learn_nearly_the_same(training_data, tmp_path, model):
     exact = _train(training_data, tmp_path / "float32", _settings(model, epochs=3))

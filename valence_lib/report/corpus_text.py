@@ -33,10 +33,12 @@ _HIDDEN = re.compile(
     "\ud800-\udfff\ufdd0-\ufdef\U000e0000-\U000e007f]"
 )
 _MARK = f"[{re.escape(string.punctuation)}]"
-# Punctuation that may be markup: some always, the rest at an end of the text, beside other punctuation, after
-# the first word ("1. ", "a) ", "Table: "), in addresses, and underscores that are not within a word.
+# Punctuation that may be markup: some always; the rest at an end of the text or beside other punctuation,
+# with exceptions; after the first word ("1. ", "a) ", "Table: "), in addresses; dots beside dots; and
+# underscores that are not within a word.
 _MARKUP = re.compile(
-    rf"""[\\`*{{}}\[\]<>|~^$@&"'] | {_MARK}(?={_MARK}) | (?<={_MARK}){_MARK} | ^{_MARK} | (?![.]){_MARK}$
+    rf"""[\\`*{{}}\[\]<>|~^$@&"'] | (?![.,;()?]){_MARK}(?:(?={_MARK})|(?<={_MARK}{_MARK}))
+    | [.](?=[.]) | (?<=[.])[.] | ^{_MARK} | (?![.,;)?]){_MARK}$
     | (?<![^\W_])_ | _(?![^\W_]) | (?<=www)[.] | :(?=\S) | ^\w+[.)](?=\s|$) | ^table:""",
     re.VERBOSE | re.IGNORECASE,
 )

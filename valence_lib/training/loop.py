@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from valence_lib.errors import RunError, TrainingError
+from valence_lib.errors import RunError, SettingsError, TrainingError
 from valence_lib.features.standardise import Standardiser
 from valence_lib.features.streams import Rows
 from valence_lib.files import atomic_write, write_json
@@ -166,6 +166,11 @@ def validation_mse(
     return float(np.mean((predictions - training_data.truth[rows]) ** 2))
 
 
+def has_bfloat16() -> bool:
+    """Whether PyTorch's layers can use bfloat16 on this processor."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def train(
     training_data: TrainingData,
     settings: TrainingSettings,
@@ -188,9 +193,15 @@ def train(
             clips, each before its own update, with dropout), validation_mse.
 
     Raises:
+        SettingsError: the processor has no instructions for the precision.
         TrainingError: a loss or a prediction of a validation clip is not finite.
         RunError: the checkpoint in the folder is damaged.
     """
+    if settings.precision == "bfloat16" and device.type == "cpu" and not has_bfloat16():
+        raise SettingsError(
+            "PRECISION=bfloat16 was given, for which this processor lacks the instructions (AVX-512); "
+            "expected PRECISION=float32, or a machine with them."
+        )
     torch.set_num_threads(1)
     # Without it, products on CUDA may differ from run to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
