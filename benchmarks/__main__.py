@@ -85,18 +85,20 @@ def measure(size: dict[str, Any], scratch: Path) -> dict[str, Any]:
     trained = training.measure(data, work.longest_clip(pickles), limit, counts, rounds)
     results["training"] = trained
     done("training")
-    trained["bfloat16"] = training.measure_bfloat16(data, 96, rounds)
     trained["gpu"] = training.measure_on_gpu(data, rounds)
-    done("bfloat16, graphics card")
+    done("graphics card")
     rated = training.prepare_ratings(scratch / "ratings", size["ratings_per_speaker"])
     trained["parallel"] = training.measure_parallel(rated, cores, max(1, epochs // 5))
     order = {"bucketed": {}, "random": {"batches_per_pool": 1}}
     trained["buckets"] = training.compare_errors(rated, "LSTM2", order, cores, seeds, epochs)
-    precision = {name: {"precision": name} for name in ("bfloat16", "float32")}
-    trained["bfloat16"]["scores"] = training.compare_errors(
-        rated, "LSTM1", precision, cores, seeds, max(1, epochs // 4)
-    )
-    done("parallel trainings, validation errors with length buckets and bfloat16")
+    done("parallel trainings, validation errors with length buckets")
+    trained["bfloat16"] = training.measure_bfloat16(data, 96, rounds)
+    if isinstance(trained["bfloat16"], dict):
+        precision = {name: {"precision": name} for name in ("bfloat16", "float32")}
+        trained["bfloat16"]["scores"] = training.compare_errors(
+            rated, "LSTM1", precision, cores, seeds, max(1, epochs // 4)
+        )
+    done("bfloat16")
 
     passes = preprocessing.measure(pickles, scratch, size["preprocessed"], cores, waveforms)
     results["preprocessing"] = passes

@@ -27,7 +27,7 @@ from valence_lib.registry import COURSE_MODELS, training_settings
 from valence_lib.settings import CorpusSettings
 from valence_lib.training import batches
 from valence_lib.training.batches import load, shuffled
-from valence_lib.training.loop import TrainingData, _Loop, train
+from valence_lib.training.loop import TrainingData, _Loop, has_bfloat16, train
 
 CPU = torch.device("cpu")
 BATCH_SIZE = 32
@@ -146,8 +146,10 @@ def our_epoch(loop: _Loop, rows: np.ndarray) -> Callable[[], None]:
     return run
 
 
-def measure_bfloat16(data: TrainingData, count: int, rounds: int) -> dict[str, Any]:
+def measure_bfloat16(data: TrainingData, count: int, rounds: int) -> dict[str, Any] | str:
     """LSTM2 in bfloat16 against float32, on the CPU."""
+    if not has_bfloat16():
+        return "skipped: the processor has no AVX-512"
     rows = np.random.default_rng(1).permutation(len(data.store.lengths))[:count]
     functions = {
         name: our_epoch(new_loop(data, "LSTM2", precision=name), rows) for name in ("float32", "bfloat16")

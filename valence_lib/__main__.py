@@ -59,13 +59,12 @@ def _printable(text: str) -> str:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from valence_lib.corpora.opening import check_distinct, open_corpus, split_names
+    from valence_lib.corpora.opening import open_corpus
     from valence_lib.preprocess.inspection import check_corpus, inspect
 
     if options.datasheet:
         from valence_lib.report.datasheet import datasheet
 
-    names = [*split_names(options.corpus), *split_names(options.test_corpus)]
     for number, target in enumerate(parse_targets(options.target)):
         corpus = open_corpus(
             options.corpus,
@@ -75,7 +74,6 @@ def _check(options: argparse.Namespace) -> int:
             test_corpus=options.test_corpus,
         )
         try:
-            check_distinct(corpus, names)
             text = datasheet(inspect(corpus), corpus) if options.datasheet else check_corpus(corpus)
         except CorpusError:
             for line in (corpus.form and f"The corpus was read as {corpus.form}.", *corpus.notes):

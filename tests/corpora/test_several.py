@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from valence_lib.corpora.opening import check_distinct, open_corpus, parse_scales, split_names
+from valence_lib.corpora.opening import open_corpus, parse_scales, split_names
+from valence_lib.corpora.several import SeveralCorpora
 from valence_lib.errors import CorpusError, SettingsError
 from valence_lib.settings import Target
 
@@ -82,7 +83,7 @@ def test_a_part_for_another_process_is_the_same_and_small(two):
 
 
 def test_corpora_of_one_name_are_numbered():
-    corpus = open_corpus("demo,demo")
+    corpus = SeveralCorpora([open_corpus("demo"), open_corpus("demo")], [])
     assert [part.name for part in corpus.parts] == ["demo", "demo-2"]
     assert corpus.about["synthetic"] and len(corpus) == 1080
 
@@ -164,10 +165,8 @@ def test_a_range_in_place_of_a_stated_scale_is_noted(two):
 def test_a_corpus_that_is_given_twice(two):
     table = two[0] / "labels.csv"
     for other in (two[0], two[1].parent / "other" / ".." / two[0].name, table):
-        corpus = open_corpus(two[0], test_corpus=str(other))
         with pytest.raises(CorpusError, match=r"the same corpus was given twice \("):
-            check_distinct(corpus, [str(two[0]), str(other)])
-    check_distinct(open_corpus(f"{two[0]},{two[1]}"), [str(two[0]), str(two[1])])
+            open_corpus(two[0], test_corpus=str(other))
 
 
 def test_a_fault_of_one_of_several_names_it(two):

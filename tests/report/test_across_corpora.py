@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from valence_lib.corpora.opening import open_corpus
+from valence_lib.corpora.several import SeveralCorpora
 from valence_lib.errors import RunError
 from valence_lib.evaluation.cross_corpus import measure_pairs
 from valence_lib.evaluation.metrics import METRICS, mse
@@ -43,7 +44,7 @@ def write_report(folder, protocol="corpora"):
     split = make_splits(clips, protocol, 4, seed=0)
     save_preprocessed(
         folder,
-        open_corpus("demo,demo"),
+        SeveralCorpora([open_corpus("demo"), open_corpus("demo")], []),
         clips.assign(subset=split.subset, fold=split.fold),
         pd.DataFrame(columns=QUARANTINE_COLUMNS),
         pd.DataFrame(columns=["first", "second", "similarity"]),

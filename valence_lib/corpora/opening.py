@@ -154,8 +154,8 @@ def open_corpus(
         test_corpus: the corpora to test on alone, as `where`; "" for none.
 
     Raises:
-        CorpusError: nothing is there, nothing in a known format, something that can be read in two ways, or
-            something without ratings of the target.
+        CorpusError: nothing is there, nothing in a known format, something that can be read in two ways,
+            something without ratings of the target, or the same corpus twice.
         SettingsError: `columns` or `scale` cannot be understood.
     """
     trained, tested = split_names(str(where)), split_names(test_corpus)
@@ -179,21 +179,14 @@ def open_corpus(
         )
     if len(parts) == 1:
         return parts[0]
+    _check_distinct(parts, names)
     return SeveralCorpora(parts[: len(trained)], parts[len(trained) :])
 
 
-def check_distinct(corpus: Corpus, names: Sequence[str]) -> None:
-    """Refuse a corpus that is given twice: no clip of it would be left in one of the subsets.
-
-    Args:
-        corpus: what `open_corpus` returns.
-        names: of its parts, as they were given.
-
-    Raises:
-        CorpusError: two names mean the same clips of the same folder.
-    """
+def _check_distinct(parts: Sequence[Corpus], names: Sequence[str]) -> None:
+    """Refuse a corpus that is given twice: one of the subsets would keep none of its clips."""
     seen: dict[tuple[Path, tuple[str, ...]], int] = {}
-    for number, (part, name) in enumerate(zip(corpus.parts, names, strict=True)):
+    for number, (part, name) in enumerate(zip(parts, names, strict=True)):
         other = seen.setdefault((folder_of(name).resolve(), part.ids), number)
         if other != number:
             shown = " and ".join(dict.fromkeys([name_text(names[other]), name_text(name)]))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from valence_lib import provenance
-from valence_lib.corpora.opening import check_distinct, open_corpus, split_names
+from valence_lib.corpora.opening import open_corpus, split_names
 from valence_lib.corpora.sources import Corpus
 from valence_lib.errors import RunError, SettingsError, unknown_name
 from valence_lib.files import digest_of
@@ -133,15 +133,13 @@ class Request:
         Raises:
             CorpusError: one of them cannot be read, or is given twice.
         """
-        corpus = open_corpus(
+        return open_corpus(
             self.corpus,
             columns=self.columns,
             target=self.target,
             scale=self.scale,
             test_corpus=self.test_corpus,
         )
-        check_distinct(corpus, self.corpora)
-        return corpus
 
     def runs(self) -> dict[str, dict[str, Any]]:
         """Model, preset, seed and, where there are any, changed settings of every run, by its name."""
