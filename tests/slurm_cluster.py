@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from valence_lib.workflow.forkserver import end_with_parent
@@ -179,7 +180,7 @@ def _start(command: list[str], cluster: Cluster) -> subprocess.Popen:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            preexec_fn=end_with_parent,
+            preexec_fn=partial(end_with_parent, os.getpid()),
             process_group=0,  # Ctrl-C does not reach it
         )
 

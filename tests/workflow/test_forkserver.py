@@ -149,6 +149,20 @@ def test_a_caller_reports_that_its_command_was_killed(running, killed):
         _wait_until(lambda: _parent(command) is None and _parent(kernel) is None)
 
 
+def test_a_cold_command_ends_with_the_build(running, tmp_path):
+    # The warm process may have ended with the build before the command asks for it.
+    build = subprocess.Popen(["sleep", "600"])
+    found = {"VALENCE_WARM_START": str(tmp_path / "nowhere"), "VALENCE_BUILD_PROCESS": str(build.pid)}
+    command, _, kernel = running(found)
+    assert _parent(kernel) == command.pid
+    build.kill()
+    build.wait()
+    assert command.wait(timeout=60) == -signal.SIGKILL
+    _wait_until(lambda: _parent(kernel) is None)
+    ended = "valence: the build that started this job has ended.\n"
+    assert _run(found, "--version") == (1, "", ended)
+
+
 def test_an_interrupt_is_for_the_command(warm, running, tmp_path):
     # As at a terminal, which interrupts caller and command, but not the kernel.
     caller, command, kernel = running(warm)

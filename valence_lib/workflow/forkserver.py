@@ -9,7 +9,7 @@ does what `python -m valence_lib COMMAND ...` does, without the seconds that imp
 
 The kernel is forked before the command begins, since forks lose threads, and waits until it is needed. If a
 process ends, those to its right end too, and a command ends with its caller. Without a warm process, as on
-other systems than Linux, the calling process runs the command itself.
+other systems than Linux, the calling process runs the command itself, and ends with the build.
 """
 
 import atexit
@@ -19,6 +19,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, Self
 
@@ -39,14 +41,21 @@ ONE_THREAD = dict.fromkeys(
 # What a kernel sets before it imports anything.
 _AS_IN_A_KERNEL = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 _ADDRESS = "VALENCE_WARM_START"
+_BUILD = "VALENCE_BUILD_PROCESS"  # its process number
 _LONGEST_MESSAGE = 1 << 20  # bytes; more than the system lets a sender put into one message
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
-def end_with_parent() -> None:
-    """Let the system kill this process when its parent ends (Linux)."""
+def end_with_parent(parent: int | None = None) -> None:
+    """Let the system kill this process when its parent ends (Linux).
+
+    Args:
+        parent: the parent's process number, where known: if it has ended already, so does this process.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        if parent not in {None, os.getppid()}:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager
@@ -75,12 +84,12 @@ def serving(modules: Sequence[str], folder: Path) -> Iterator[dict[str, str]]:
             stdin=listening.fileno(),
             cwd=folder,
             env=os.environ | ONE_THREAD | _AS_IN_A_KERNEL | {"TMPDIR": private},
-            preexec_fn=end_with_parent,
+            preexec_fn=partial(end_with_parent, os.getpid()),
         )
         listening.close()  # nobody waits for a process that has ended
         try:
             # Temporary files of killed jobs are removed with the folder.
-            yield {_ADDRESS: address, "TMPDIR": private}
+            yield {_ADDRESS: address, _BUILD: str(os.getpid()), "TMPDIR": private}
         finally:
             process.kill()
             process.wait()
@@ -100,11 +109,13 @@ def _serve() -> None:
     gc.freeze()  # forks share the memory that they do not write to
     signal.signal(signal.SIGCHLD, _reap)
     listening = socket.socket(fileno=os.dup(0))
+    warm = os.getpid()
     while True:
         caller, _ = listening.accept()
         with caller:
             message, files, _, _ = socket.recv_fds(caller, _LONGEST_MESSAGE, 3)
             if message and os.fork() == 0:
+                end_with_parent(warm)
                 listening.close()
                 _become_command(caller, files, json.loads(message))
             for file in files:
@@ -118,7 +129,6 @@ def _reap(*_: object) -> None:
 
 
 def _become_command(caller: socket.socket, files: list[int], start: Mapping) -> NoReturn:
-    end_with_parent()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for own, given in enumerate(files):
@@ -176,8 +186,10 @@ class ForkedKernel:
     def fork(cls, caller: socket.socket) -> Self:
         """Fork this process; in the child, `caller` is closed."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = os.getpid()
         pid = os.fork()
         if pid == 0:
+            end_with_parent(command)
             caller.close()
             ours.close()
             _become_kernel(theirs)
@@ -221,7 +233,6 @@ class ForkedKernel:
 def _become_kernel(start: socket.socket) -> NoReturn:
     # A process group of its own, as jupyter_client expects: an interrupt at the terminal does not reach it.
     os.setpgid(0, 0)
-    end_with_parent()
     message = start.recv(_LONGEST_MESSAGE)
     start.close()
     if not message:
@@ -262,8 +273,27 @@ def _run_warm(arguments: Sequence[str]) -> int | None:
     return 1
 
 
+def _end_with_build(build: int) -> None:
+    """Let this process end when the build ends that started it (Linux 5.3 or newer)."""
+    try:
+        ended = os.pidfd_open(build)
+    except ProcessLookupError:
+        sys.exit("valence: the build that started this job has ended.")
+    except OSError:
+        return
+    threading.Thread(target=_end_once, args=(ended,), daemon=True).start()
+
+
+def _end_once(ended: int) -> None:
+    select.select([ended], [], [])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    build = os.environ.pop(_BUILD, "")
     status = _run_warm(sys.argv[1:])
     if status is None:
+        if build:
+            _end_with_build(int(build))
         runpy.run_module("valence_lib", run_name="__main__", alter_sys=True)
     sys.exit(status)
