@@ -190,8 +190,8 @@ def test_a_failure_of_uv_ends_in_one_sentence(output, sentence, machine):
 
 def test_a_disk_that_is_too_small_is_named_before_anything_is_downloaded(machine, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1.5e9))
-    assert fails(machine).startswith(f"2.8 GB are needed in {Path.cwd()} and 1.5 GB are free: make room")
-    assert fails(machine, "cuda").startswith("6.8 GB are needed")
+    assert fails(machine).startswith(f"3.2 GB are needed in {Path.cwd()} and 1.5 GB are free: make room")
+    assert fails(machine, "cuda").startswith("7.2 GB are needed")
     assert machine.commands == []
 
 

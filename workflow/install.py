@@ -41,7 +41,7 @@ def main(wanted):
         torch, explanation = [], f"{installed_torch()} is installed"
     else:
         torch, explanation = choose_torch(wanted)
-    needed, free = (6.8 if "===" in str(torch) else 2.8), shutil.disk_usage(".").free / 1e9
+    needed, free = (7.2 if "===" in str(torch) else 3.2), shutil.disk_usage(".").free / 1e9
     if free + gigabytes(VENV) < needed:
         sys.exit(
             f"{needed} GB are needed in {Path.cwd()} and {free:.1f} GB are free: make room, then {AGAIN}."
@@ -92,6 +92,8 @@ def run(command, what):
 def run_uv():
     """Install the lock file and, editable, this project, and show how much is downloaded."""
     command = [VENV / "bin" / "uv", "pip", "install", "--python", PYTHON, "--no-deps", "-r", LOCK, "-e", "."]
+    # Else each process compiles the packages anew where PYTHONDONTWRITEBYTECODE is set.
+    command += ["--compile-bytecode"]
     process = subprocess.Popen(command, stderr=PIPE, text=True, env=uv_environment())
     sizes, fetched, printed = {}, 0.0, ""
     for line in process.stderr:
@@ -103,7 +105,7 @@ def run_uv():
             fetched += sizes.pop(line.split()[1], 0)
             progress = f"  {fetched:.0f} of {fetched + sum(sizes.values()):.0f} MB  {' '.join(sizes)}"
             print(f"{progress[:78]:78}", end="\r" if sys.stdout.isatty() else "\n", flush=True)
-        elif line.startswith(("Prepared", "Installed")):
+        elif line.startswith(("Prepared", "Installed", "Bytecode compiled")):
             print(f"  {line.strip():76}", flush=True)
     if process.wait():
         explain(printed, f"The packages of {LOCK}")
